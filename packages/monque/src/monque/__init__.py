@@ -1,0 +1,1 @@
+"""A background-job queue and scheduler on MongoDB."""

@@ -1,0 +1,254 @@
+"""Every error Monque raises.
+
+They form one tree, so that `except MonqueError` catches all of them and each branch can be caught alone:
+
+    MonqueError
+    ├── ConfigurationError        an option makes no sense, or two of them contradict each other
+    ├── InvalidArgumentError      an argument of a call makes no sense
+    │   ├── InvalidJobIdentifierError   a job name or unique key
+    │   ├── InvalidCronError            a cron expression
+    │   ├── InvalidPayloadError         `data` that BSON cannot hold
+    │   ├── PayloadTooLargeError        `data` that is too big
+    │   └── InvalidCursorError          a page cursor
+    ├── WorkerRegistrationError   two handlers for one name, or a handler that cannot be one
+    ├── ConnectionError           the database cannot be reached or refuses to work
+    ├── JobDocumentError          a stored document that is not a job
+    ├── JobStateError             the job is in a state that does not allow this
+    ├── ShutdownTimeoutError      handlers that were still running when time was up
+    ├── AggregationTimeoutError   a statistic that took too long
+    ├── BlockedEventLoopError     a handler keeps the event loop from running
+    └── EmbeddedError             the embedded MongoDB cannot be found, started or used
+
+Each carries its facts as attributes and says what came, what was expected and what to do. Passwords in connection
+strings never appear in them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from monque.job import Job, JobStatus
+
+__all__ = [
+    "AggregationTimeoutError",
+    "BlockedEventLoopError",
+    "ConfigurationError",
+    "ConnectionError",
+    "EmbeddedError",
+    "InvalidArgumentError",
+    "InvalidCronError",
+    "InvalidCursorError",
+    "InvalidJobIdentifierError",
+    "InvalidPayloadError",
+    "JobDocumentError",
+    "JobStateError",
+    "MonqueError",
+    "PayloadTooLargeError",
+    "ShutdownTimeoutError",
+    "WorkerRegistrationError",
+]
+
+_CREDENTIALS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)[^\s]*@")
+
+
+def redact(text: str) -> str:
+    """Blank the user name and password of every MongoDB URI in `text`."""
+    return _CREDENTIALS.sub(r"\g<scheme>***@", text)
+
+
+class MonqueError(Exception):
+    """The root of every error Monque raises."""
+
+
+class ConfigurationError(MonqueError, ValueError):
+    """An option makes no sense, alone or beside another.
+
+    Attributes:
+        option: The option's name, such as `"lease.timeout"`.
+        value: What was given.
+    """
+
+    def __init__(self, option: str, value: object, expected: str) -> None:
+        super().__init__(f"option {option}: expected {expected}, got {value!r}")
+        self.option = option
+        self.value = value
+
+
+class InvalidArgumentError(MonqueError, ValueError):
+    """An argument of a call makes no sense; nothing was written.
+
+    Attributes:
+        argument: The argument's name.
+        value: What was given.
+    """
+
+    def __init__(self, argument: str, value: object, expected: str) -> None:
+        super().__init__(f"{argument}: expected {expected}, got {value!r}")
+        self.argument = argument
+        self.value = value
+
+
+class InvalidJobIdentifierError(InvalidArgumentError):
+    """A job name or a unique key is not acceptable.
+
+    Attributes:
+        field: `"name"` or `"unique_key"`.
+        value: What was given.
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(field, value, expected)
+        self.field = field
+
+
+class InvalidCronError(InvalidArgumentError):
+    """A cron expression cannot be understood, or never comes true.
+
+    Attributes:
+        expression: What was given.
+        position: Index of the first character that is wrong, counted from 0.
+    """
+
+    def __init__(self, expression: str, position: int, problem: str) -> None:
+        MonqueError.__init__(
+            self,
+            f"cron expression {expression!r}: {problem}, at position {position}\n"
+            f"    {expression}\n"
+            f"    {' ' * position}^\n"
+            "A valid one is '0 9 * * 1-5': 09:00 from Monday to Friday.",
+        )
+        self.argument = "expression"
+        self.value = expression
+        self.expression = expression
+        self.position = position
+
+
+class InvalidPayloadError(InvalidArgumentError):
+    """`data` holds something BSON cannot; nothing was written."""
+
+
+class PayloadTooLargeError(InvalidArgumentError):
+    """`data` is too big; nothing was written.
+
+    Attributes:
+        actual: Size of `{data}` in BSON, in bytes.
+        maximum: The limit, in bytes.
+    """
+
+    def __init__(self, actual: int, maximum: int) -> None:
+        MonqueError.__init__(
+            self,
+            f"data: expected at most {maximum:,} bytes of BSON, got {actual:,}; "
+            "store the content elsewhere (GridFS, object storage) and enqueue a reference to it",
+        )
+        self.argument = "data"
+        self.value = actual
+        self.actual = actual
+        self.maximum = maximum
+
+
+class InvalidCursorError(InvalidArgumentError):
+    """A page cursor was not made by Monque, or was made for another sort order."""
+
+
+class WorkerRegistrationError(MonqueError):
+    """A worker cannot be declared.
+
+    Attributes:
+        job_name: The name it was declared for.
+    """
+
+    def __init__(self, job_name: str, problem: str) -> None:
+        super().__init__(f"worker {job_name!r}: {problem}")
+        self.job_name = job_name
+
+
+class ConnectionError(MonqueError):  # noqa: A001  the specification's name; ours is reached as monque.ConnectionError
+    """The database cannot be reached, or cannot be used as it is. The driver's error is the cause."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
+
+
+class JobDocumentError(MonqueError):
+    """A stored document cannot be read as a job.
+
+    Attributes:
+        job_id: Its `_id`.
+        field: The field that is wrong.
+    """
+
+    def __init__(self, job_id: object, field: str, problem: str) -> None:
+        super().__init__(f"job {job_id}: field {field!r}: {problem}")
+        self.job_id = job_id
+        self.field = field
+
+
+class JobStateError(MonqueError):
+    """The job's state does not allow the action.
+
+    Attributes:
+        job_id: The job's id.
+        current_status: The status it has.
+        action: What was asked for, such as `"cancel"`.
+    """
+
+    def __init__(self, job_id: object, current_status: JobStatus, action: str, allowed: str) -> None:
+        super().__init__(f"cannot {action} job {job_id}: it is {current_status}, expected {allowed}")
+        self.job_id = job_id
+        self.current_status = current_status
+        self.action = action
+
+
+class ShutdownTimeoutError(MonqueError):
+    """Handlers were still running when `shutdown_timeout` was over; they were cancelled and their jobs released.
+
+    Attributes:
+        incomplete_jobs: The jobs whose handlers did not finish.
+    """
+
+    def __init__(self, timeout: float, incomplete_jobs: Sequence[Job]) -> None:
+        named = ", ".join(f"{job.name} {job.id}" for job in incomplete_jobs[:5])
+        more = f" and {len(incomplete_jobs) - 5} more" if len(incomplete_jobs) > 5 else ""
+        super().__init__(
+            f"{len(incomplete_jobs)} job(s) still running {timeout:g} s after the stop began: {named}{more}; "
+            "they were cancelled and will run again. Raise shutdown_timeout if they need longer."
+        )
+        self.incomplete_jobs = tuple(incomplete_jobs)
+
+
+class AggregationTimeoutError(MonqueError):
+    """A statistic took longer than its time limit.
+
+    Attributes:
+        timeout: The limit, in seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(f"the statistics took longer than {timeout:g} s; narrow the filter or raise the limit")
+        self.timeout = timeout
+
+
+class BlockedEventLoopError(MonqueError):
+    """A handler keeps the event loop from running, so nothing else of its process makes progress.
+
+    Attributes:
+        job: The job whose handler holds the loop.
+        seconds: For how long the loop has not run.
+    """
+
+    def __init__(self, job: Job, seconds: float) -> None:
+        super().__init__(
+            f"job {job.name} {job.id} has blocked the event loop for {seconds:.1f} s; "
+            "move its blocking calls off the loop, with asyncio.to_thread for instance"
+        )
+        self.job = job
+        self.seconds = seconds
+
+
+class EmbeddedError(MonqueError):
+    """The embedded MongoDB cannot be found, started or used; the message says what to do."""
