@@ -26,7 +26,7 @@ strings never appear in them.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,7 +211,7 @@ class ShutdownTimeoutError(MonqueError):
         incomplete_jobs: The jobs whose handlers did not finish.
     """
 
-    def __init__(self, timeout: float, incomplete_jobs: Sequence[Job]) -> None:
+    def __init__(self, timeout: float, incomplete_jobs: Sequence[Job[Any]]) -> None:
         named = ", ".join(f"{job.name} {job.id}" for job in incomplete_jobs[:5])
         more = f" and {len(incomplete_jobs) - 5} more" if len(incomplete_jobs) > 5 else ""
         super().__init__(
@@ -241,7 +241,7 @@ class BlockedEventLoopError(MonqueError):
         seconds: For how long the loop has not run.
     """
 
-    def __init__(self, job: Job, seconds: float) -> None:
+    def __init__(self, job: Job[Any], seconds: float) -> None:
         super().__init__(
             f"job {job.name} {job.id} has blocked the event loop for {seconds:.1f} s; "
             "move its blocking calls off the loop, with asyncio.to_thread for instance"

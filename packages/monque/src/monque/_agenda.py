@@ -1,0 +1,97 @@
+"""What an instance should look for next: its free slots, the names with due jobs, and whose turn it is."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from monque._store.flow import Candidate, Sighting
+    from monque.options import Concurrency
+    from monque.worker import Workers
+
+
+class Agenda:
+    """Counts slots and remembers for which names there may be due jobs.
+
+    A name is *open* while it may have due jobs that were not taken. Anything may open a name at any time: opening one
+    too often costs a look, not opening one would delay its jobs.
+    """
+
+    def __init__(self, workers: Workers, limits: Concurrency) -> None:
+        self._workers = workers
+        self._limits = limits
+        self._running: Counter[str] = Counter()
+        self._open: set[str] = set()
+        self._turns: defaultdict[str, int] = defaultdict(int)
+        self._turn = 0
+
+    @property
+    def running(self) -> int:
+        """Slots in use."""
+        return self._running.total()
+
+    def occupy(self, name: str) -> None:
+        """A job of `name` starts."""
+        self._running[name] += 1
+
+    def vacate(self, name: str) -> None:
+        """A job of `name` has ended."""
+        self._running[name] -= 1
+
+    def open(self, names: Iterable[str]) -> None:
+        """There may be due jobs of these names."""
+        self._open.update(names)
+
+    def wanted(self) -> tuple[dict[str, int], int]:
+        """Free slots by open name, those first whose turn it is, and how many jobs may start in all."""
+        free = {name: self._free(name) for name in self._workers.names() if name in self._open}
+        wanted = {name: number for name, number in sorted(free.items(), key=self._by_turn) if number > 0}
+        total = sum(wanted.values())
+        if self._limits.per_instance is not None:
+            total = min(total, self._limits.per_instance - self.running)
+        return wanted, max(total, 0)
+
+    def close(self, names: Collection[str]) -> None:
+        """A look for due jobs of these names begins."""
+        self._open.difference_update(names)
+
+    def choose(self, wanted: dict[str, int], limit: int, sighting: Sighting) -> list[Candidate]:
+        """Which of the candidates to take; names that have more stay open.
+
+        The names take turns, so that a flood of one delays the others by its share only; within a name, and between
+        names whose turn it is alike, the order is that of the candidates.
+        """
+        queues: defaultdict[str, deque[Candidate]] = defaultdict(deque)
+        for candidate in sighting.candidates:
+            queues[candidate.name].append(candidate)
+        chosen = self._take_turns(dict(wanted), limit, queues)
+        self._open.update(name for name in wanted if name not in sighting.exhausted or queues[name])
+        return chosen
+
+    def _take_turns(
+        self, left: dict[str, int], limit: int, queues: defaultdict[str, deque[Candidate]]
+    ) -> list[Candidate]:
+        """Take candidates off `queues`, one at a time, from the name that has had the fewest turns."""
+        waiting = [(max(self._turns[name], self._turn), queue[0].rank, name) for name, queue in queues.items()]
+        heapq.heapify(waiting)
+        chosen: list[Candidate] = []
+        while waiting and len(chosen) < limit:
+            turn, _, name = heapq.heappop(waiting)
+            chosen.append(queues[name].popleft())
+            left[name] -= 1
+            self._turn = turn
+            self._turns[name] = turn + 1
+            if left[name] and queues[name]:
+                heapq.heappush(waiting, (turn + 1, queues[name][0].rank, name))
+        return chosen
+
+    def _free(self, name: str) -> int:
+        limit = self._workers[name].concurrency or self._limits.per_worker
+        return limit - self._running[name]
+
+    def _by_turn(self, item: tuple[str, int]) -> tuple[int, str]:
+        return self._turns[item[0]], item[0]

@@ -1,0 +1,144 @@
+"""What was asked for, checked and made into a job. Nothing here is written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import bson
+from bson import ObjectId
+
+from monque._names import check_job_name
+from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
+from monque.job import Job, JobStatus
+from monque.options import Duration, is_duration, seconds
+
+if TYPE_CHECKING:
+    from bson.codec_options import CodecOptions
+
+__all__ = ["NewJob"]
+
+# MongoDB's limit for a document, less what the other fields of a job can take.
+LARGEST_PAYLOAD = 16 * 1024 * 1024 - 32 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """One job to enqueue, for `Monque.enqueue_many`. The fields are the arguments of `Monque.enqueue`.
+
+    Attributes:
+        name: The name of the worker that is to run it.
+        data: Anything BSON can hold; nothing means an empty document.
+        run_at: When it is due; an aware datetime. One in the past is due at once.
+        delay: How long from now it is due, instead of `run_at`.
+        priority: -10 … 10, the higher runs first; None is 0, the normal one.
+
+    Example:
+        >>> NewJob(name="send-email", data={"to": "a@b.c"}, delay=60).name
+        'send-email'
+    """
+
+    name: str
+    data: Any = None
+    run_at: datetime | None = None
+    delay: Duration | None = None
+    priority: int | None = None
+
+
+_FIELDS = {field.name for field in fields(NewJob)}
+
+
+def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
+    """Read one item of `enqueue_many`: a `NewJob`, its fields as a mapping, or a pair of name and data."""
+    if isinstance(item, NewJob):
+        return item
+    if isinstance(item, Mapping):
+        if "name" in item and _FIELDS.issuperset(item):
+            return NewJob(**item)
+    elif isinstance(item, tuple) and len(item) == 2:
+        return NewJob(name=item[0], data=item[1])
+    raise InvalidArgumentError("jobs", item, "NewJob values, mappings of their fields, or pairs (name, data)")
+
+
+def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None) -> Job[Any]:
+    """Check a request and make the job of it."""
+    check_job_name(request.name)
+    data: Any = {} if request.data is None else request.data
+    _check_payload(data, codec, max_payload_bytes)
+    return Job(
+        id=ObjectId(),
+        name=request.name,
+        data=data,
+        status=JobStatus.PENDING,
+        next_run_at=_due(request.run_at, request.delay, now),
+        fail_count=0,
+        created_at=now,
+        updated_at=now,
+        priority=_priority(request.priority),
+    )
+
+
+def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> datetime:
+    if run_at is not None and delay is not None:
+        raise InvalidArgumentError("delay", delay, "either run_at or delay, not both")
+    if delay is not None:
+        return _after(delay, now)
+    if run_at is None:
+        return now
+    if not isinstance(run_at, datetime) or run_at.tzinfo is None:
+        raise InvalidArgumentError(
+            "run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)"
+        )
+    # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
+    return run_at.replace(microsecond=run_at.microsecond // 1000 * 1000)
+
+
+def _after(delay: object, now: datetime) -> datetime:
+    if is_duration(delay) and seconds(delay) >= 0:
+        try:
+            return now + timedelta(milliseconds=int(seconds(delay) * 1000))
+        except OverflowError:
+            pass
+    raise InvalidArgumentError(
+        "delay", delay, "a timedelta or a number of seconds, not negative, before the year 10000"
+    )
+
+
+def _priority(priority: object) -> int:
+    if priority is None:
+        return 0
+    if isinstance(priority, bool) or not isinstance(priority, int) or not -10 <= priority <= 10:
+        raise InvalidArgumentError("priority", priority, "a whole number from -10 to 10")
+    return priority
+
+
+def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> None:
+    try:
+        size = len(bson.encode({"data": data}, codec_options=codec))
+    except RecursionError:
+        raise InvalidPayloadError("data", type(data), "a value that does not contain itself") from None
+    except Exception as error:
+        raise _misfit(data, "data", codec, error) from error
+    maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
+    if size > maximum:
+        raise PayloadTooLargeError(size, maximum)
+
+
+def _misfit(value: object, path: str, codec: CodecOptions[Any], error: Exception) -> InvalidPayloadError:
+    """Name the innermost part of `value` that BSON cannot hold."""
+    for step, part in _parts(value):
+        try:
+            bson.encode({"data": part}, codec_options=codec)
+        except Exception as inner:  # noqa: BLE001  whatever the encoder says is the finding
+            return _misfit(part, f"{path}{step}", codec, inner)
+    return InvalidPayloadError(path, value, f"a value BSON can hold ({error})")
+
+
+def _parts(value: object) -> list[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        return [(f"[{key!r}]", part) for key, part in value.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list | tuple):
+        return [(f"[{index}]", part) for index, part in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return []

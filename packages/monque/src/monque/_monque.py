@@ -1,0 +1,387 @@
+"""The face of Monque: the one object users hold."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+import uuid
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from monque import logs
+from monque._clock import ServerClock
+from monque._connection import Source, check_source, driver_errors, open_database
+from monque._engine import Engine
+from monque._intake import NewJob, as_new_job
+from monque._producer import Producer
+from monque._store import indexes
+from monque._store.flow import Flow, job_collection
+from monque._upkeep import repeatedly
+from monque.errors import ConfigurationError, ConnectionError
+from monque.events import Events, Subscribe
+from monque.options import Options
+from monque.worker import Handler, Worker, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from datetime import datetime
+    from types import TracebackType
+
+    from pymongo.asynchronous.database import AsyncDatabase
+
+    from monque.job import Job
+    from monque.options import Duration
+
+H = TypeVar("H", bound=Handler)
+
+_CLOCK_INTERVAL = 30.0
+
+
+class _Connected:
+    """What there is between `initialize()` and `close()`."""
+
+    def __init__(self, database: AsyncDatabase[Any], options: Options) -> None:
+        self.client = database.client
+        self.collection = job_collection(database, options.collection)
+        self.flow = Flow(self.collection)
+        self.clock = ServerClock()
+        self.producer = Producer(self.flow, self.clock, self.collection.codec_options, options)
+        self.engine: Engine | None = None
+        self.work: asyncio.Task[None] | None = None
+
+    async def read_clock(self) -> None:
+        """Ask the server for its time; of a few answers the quickest is the best."""
+        answers: list[tuple[datetime, float]] = []
+        for _ in range(3):
+            answer = await self.client.admin.command("hello")
+            said: datetime = answer["localTime"]
+            answers.append((said if said.tzinfo else said.replace(tzinfo=UTC), time.monotonic()))
+        self.clock.observe(*answers)
+
+
+class Monque:
+    """A job queue on a MongoDB collection: enqueue jobs here, declare workers here, and start working here.
+
+    Making one does no I/O, so that workers can be declared before there is a connection. `async with` connects:
+
+    Args:
+        source: Where the jobs live: an `AsyncDatabase`, an `AsyncMongoClient` (its default database, else `monque`), or
+            a `mongodb://` URI. None takes the URI in `$MONQUE_URI`, or else an embedded MongoDB on this machine.
+        options: See `Options`.
+
+    Raises:
+        ConfigurationError: `source` or `options` is nothing Monque can use.
+
+    Example:
+        >>> import asyncio
+        >>> monque = Monque()
+        >>> @monque.worker("greet")
+        ... async def greet(job: Job[dict[str, str]]) -> None:
+        ...     print("Hello", job.data["name"])
+    """
+
+    def __init__(self, source: Source = None, options: Options | None = None) -> None:
+        check_source(source)
+        if options is not None and not isinstance(options, Options):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("options", options, "an Options value")
+        self._source = source
+        self._options = options or Options()
+        self._workers = Workers()
+        self._events = Events()
+        self._opening = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._connected: _Connected | None = None
+        label = self._options.instance_id
+        self.instance_id = f"{label}:{uuid.uuid4()}" if label else str(uuid.uuid4())
+        logs.attach(self._events)
+
+    # --- connecting -------------------------------------------------------------------------------------------------
+
+    async def initialize(self) -> None:
+        """Connect, and create the indexes that are missing. Doing it again changes nothing.
+
+        Raises:
+            ConnectionError: The database cannot be reached or refuses.
+            EmbeddedError: The embedded MongoDB cannot be started.
+        """
+        async with self._opening:
+            if self._connected is None:
+                async with AsyncExitStack() as stack:
+                    connected = await self._open(stack)
+                    self._stack = stack.pop_all()
+                self._connected = connected
+
+    async def close(self) -> None:
+        """Stop working, and close what `initialize()` opened. Doing it again changes nothing."""
+        await self.stop()
+        async with self._opening:
+            self._connected = None
+            await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self, stack: AsyncExitStack) -> _Connected:
+        database = await stack.enter_async_context(open_database(self._source))
+        connected = _Connected(database, self._options)
+        with driver_errors("connect to MongoDB"):
+            await connected.read_clock()
+            if self._options.create_indexes:
+                await indexes.create(connected.collection)
+        await stack.enter_async_context(repeatedly(connected.read_clock, every=_CLOCK_INTERVAL, events=self._events))
+        stack.push_async_callback(connected.producer.flush)
+        return connected
+
+    def _connection(self) -> _Connected:
+        if self._connected is None:
+            raise ConnectionError("not connected: use `async with monque:`, or call `await monque.initialize()` first")
+        return self._connected
+
+    # --- producing --------------------------------------------------------------------------------------------------
+
+    async def enqueue(
+        self,
+        name: str,
+        data: Any = None,  # noqa: ANN401  whatever BSON can hold
+        *,
+        run_at: datetime | None = None,
+        delay: Duration | None = None,
+        priority: int | None = None,
+    ) -> Job[Any]:
+        """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
+
+        Args:
+            name: The name of the worker that is to run it: 1–255 characters, no white space.
+            data: What the worker needs to know: anything BSON can hold; nothing means `{}`.
+            run_at: When it is due, as an aware datetime; a past one is due at once.
+            delay: How long from now it is due, as a timedelta or in seconds, instead of `run_at`.
+            priority: -10 … 10, the higher runs first; 0 is normal.
+
+        Returns:
+            The job as stored.
+
+        Raises:
+            InvalidArgumentError: An argument makes no sense; nothing was written.
+            PayloadTooLargeError: `data` is too big; nothing was written.
+            ConnectionError: The database did not confirm the write.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         job = await monque.enqueue("send-email", {"to": "a@b.c"}, delay=60)
+            ...         print(job.name, job.status)
+            >>> asyncio.run(main())
+            send-email pending
+        """
+        request = NewJob(name=name, data=data, run_at=run_at, delay=delay, priority=priority)
+        connected = self._connection()
+        with driver_errors("enqueue the job"):
+            job = await connected.producer.enqueue(request)
+        self._wake(connected, [job])
+        return job
+
+    async def now(self, name: str, data: Any = None) -> Job[Any]:  # noqa: ANN401  whatever BSON can hold
+        """Ask for a job to be run at once; the same as `enqueue` without a time."""
+        return await self.enqueue(name, data)
+
+    async def enqueue_many(self, jobs: Iterable[NewJob | dict[str, Any] | tuple[str, Any]]) -> list[Job[Any]]:
+        """Ask for many jobs to be run, in one go.
+
+        Args:
+            jobs: `NewJob` values, dicts of their fields, or pairs of name and data.
+
+        Returns:
+            The jobs as stored, in the order given.
+
+        Raises:
+            InvalidArgumentError: One of them makes no sense; nothing was written.
+            ConnectionError: The database did not confirm the write; some may be stored.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         jobs = await monque.enqueue_many(("resize", {"page": page}) for page in range(3))
+            ...         print(len(jobs))
+            >>> asyncio.run(main())
+            3
+        """
+        requests = [as_new_job(item) for item in jobs]
+        connected = self._connection()
+        with driver_errors("enqueue the jobs"):
+            made = await connected.producer.enqueue_many(requests)
+        self._wake(connected, made)
+        return made
+
+    def _wake(self, connected: _Connected, jobs: Iterable[Job[Any]]) -> None:
+        if connected.engine is not None:
+            connected.engine.wake({job.name for job in jobs})
+
+    # --- working ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def worker(self, name: str, /, *, concurrency: int | None = None, replace: bool = False) -> Callable[[H], H]: ...
+    @overload
+    def worker(self, name: str, handler: H, /, *, concurrency: int | None = None, replace: bool = False) -> H: ...
+    def worker(
+        self, name: str, handler: H | None = None, /, *, concurrency: int | None = None, replace: bool = False
+    ) -> H | Callable[[H], H]:
+        """Declare the function that runs jobs of `name`; a decorator, or a call with the function.
+
+        Args:
+            name: The job name.
+            handler: An async function of one `Job`.
+            concurrency: How many of these jobs run at once in this instance, instead of the default.
+            replace: Whether it may take the place of another handler; runs that have begun end with the old one.
+
+        Raises:
+            InvalidJobIdentifierError: `name` cannot be a job name.
+            WorkerRegistrationError: The name is taken, or the handler cannot be one.
+
+        Example:
+            >>> monque = Monque()
+            >>> @monque.worker("send-email", concurrency=20)
+            ... async def send_email(job: Job[dict[str, str]]) -> None:
+            ...     print("to", job.data["to"])
+        """
+
+        def register(handler: H) -> H:
+            self._workers.add(Worker(name=name, handler=handler, concurrency=concurrency), replace=replace)
+            if self._connected is not None and self._connected.engine is not None:
+                self._connected.engine.wake([name])
+            return handler
+
+        return register if handler is None else register(handler)
+
+    async def start(self) -> None:
+        """Begin to work, and return at once. Doing it again while working changes nothing.
+
+        Raises:
+            ConnectionError: Not connected yet.
+        """
+        connected = self._connection()
+        if connected.work is None:
+            connected.engine = Engine(
+                connected.flow,
+                self._workers,
+                self._options,
+                events=self._events,
+                clock=connected.clock,
+                instance=self.instance_id,
+            )
+            connected.work = asyncio.create_task(connected.engine.run())
+
+    async def stop(self) -> None:
+        """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
+
+        Returns when all of that is over; concurrent calls all wait for it, and doing it again changes nothing.
+        """
+        connected = self._connected
+        if connected is not None and connected.engine is not None and connected.work is not None:
+            connected.engine.stop()
+            try:
+                await _outlast(connected.work)
+            finally:
+                connected.engine = connected.work = None
+        await self._events.drain()
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then stop. A second signal cancels the running handlers.
+
+        Connects first if that has not been done, and then closes at the end.
+
+        Raises:
+            ConnectionError: The database cannot be reached.
+        """
+        if self._connected is None:
+            async with self:
+                await self.run()
+            return
+        await self.start()
+        work = self._connected.work
+        with self._signals():
+            if work is not None:
+                await asyncio.wait([work])
+        await self.stop()
+
+    def is_healthy(self) -> bool:
+        """Whether it is connected and, if it works, has made progress lately.
+
+        Example:
+            >>> Monque().is_healthy()
+            False
+        """
+        connected = self._connected
+        if connected is None:
+            return False
+        if connected.engine is None or connected.work is None:
+            return True
+        return not connected.work.done() and connected.engine.is_healthy()
+
+    @contextmanager
+    def _signals(self) -> Generator[None]:
+        """Let SIGTERM and SIGINT stop the engine, where signals can be handled at all."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _signalled(self) -> None:
+        if self._connected is not None and self._connected.engine is not None:
+            engine = self._connected.engine
+            engine.stop(hurry=engine.is_stopping)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    @property
+    def on(self) -> Subscribe:
+        """Call a listener at every event of a name: `monque.on("job:complete", listener)`.
+
+        The listener, plain or async, is called with one event. One that raises is reported as `job:error`.
+
+        Example:
+            >>> monque = Monque()
+            >>> monque.on("job:fail", lambda event: print(event.job.name, event.error))
+        """
+        return self._events.on
+
+    @property
+    def once(self) -> Subscribe:
+        """Call a listener at the next event of a name only."""
+        return self._events.once
+
+    @property
+    def off(self) -> Subscribe:
+        """Call a listener no more."""
+        return self._events.off
+
+
+async def _outlast(work: asyncio.Task[None]) -> None:
+    """Wait for `work` to end, even when the waiting is cancelled: what it opened must not outlive it."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    work.result()

@@ -1,0 +1,275 @@
+"""The hot path: insert, claim, settle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import bson
+from bson.codec_options import DatetimeConversion
+from bson.errors import InvalidBSON
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReadPreference, UpdateMany, UpdateOne, WriteConcern
+from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.read_concern import ReadConcern
+
+from monque import _transitions as transitions
+from monque._store.indexes import CLAIM, CLAIM_ORDER
+from monque.errors import JobDocumentError
+from monque.job import Job, from_document, to_document
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from bson import ObjectId
+    from pymongo.asynchronous.client_session import AsyncClientSession
+    from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.asynchronous.database import AsyncDatabase
+
+    from monque._transitions import Transition
+
+Document = dict[str, Any]
+
+_TYPE_MISMATCH = 14
+# More ranges than this in one ordered scan and the server would sort in memory instead of merging.
+_NAMES_PER_SCAN = 100
+_CANDIDATE_FIELDS = {"name": 1, "priority": 1, "nextRunAt": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A job that was pending and due when it was seen.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        rank: Its place in line, comparable with that of others.
+    """
+
+    id: ObjectId
+    name: str
+    rank: tuple[float, float, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a look for due jobs showed.
+
+    Attributes:
+        candidates: Jobs in their order.
+        exhausted: The names of which all due jobs are among them.
+    """
+
+    candidates: list[Candidate]
+    exhausted: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought.
+
+    Attributes:
+        jobs: The jobs now held.
+        unreadable: Held as well, but no jobs: why, by id.
+    """
+
+    jobs: list[Job[Any]]
+    unreadable: dict[ObjectId, Exception]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settle did.
+
+    Attributes:
+        lost: Ids whose claim no longer held; nothing was written for them.
+        refused: Ids whose write the server refused for good, and why.
+    """
+
+    lost: set[ObjectId]
+    refused: dict[ObjectId, Exception]
+
+
+def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[Document]:
+    """The jobs, with what Monque relies on whatever the user's own settings are.
+
+    Writes are acknowledged by a majority, so that no fail-over undoes a claim, and reads come from the primary. The
+    user's codecs come along, with aware dates, and dates beyond Python's range that do not fail a whole batch.
+    """
+    codec = database.codec_options.with_options(
+        document_class=dict, tz_aware=True, tzinfo=None, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    )
+    return database.get_collection(
+        name,
+        codec_options=codec,
+        write_concern=WriteConcern("majority"),
+        read_concern=ReadConcern("local"),
+        read_preference=ReadPreference.PRIMARY,
+    )
+
+
+class Flow:
+    """A job's way through the database."""
+
+    def __init__(self, collection: AsyncCollection[Document]) -> None:
+        self._jobs = collection
+
+    async def insert(self, jobs: Sequence[Job[Any]], session: AsyncClientSession | None = None) -> None:
+        """Store new jobs."""
+        await self._jobs.insert_many([to_document(job) for job in jobs], ordered=False, session=session)
+
+    async def look(self, wanted: Mapping[str, int], limit: int) -> Sighting:
+        """See which jobs of the `wanted` names are due: the first `limit`, or that many of a name.
+
+        Where `limit` is less than what is wanted, the names have to share it. Then one scan in the order of time would
+        show the longest queue only, and those it left out are asked for one by one: as many as can get something, in
+        the order in which `wanted` has them.
+        """
+        rows = await self._due(list(wanted), limit)
+        if len(rows) < limit:
+            return Sighting(rows, wanted.keys())
+        seen = Counter(row.name for row in rows)
+        short = [name for name, number in wanted.items() if seen[name] < min(number, limit)][:limit]
+        if not short or limit >= sum(wanted.values()):
+            return Sighting(rows, ())
+        each = await self._due_each(short, limit)
+        found = Counter(row.name for row in each)
+        return Sighting(
+            [row for row in rows if row.name not in short] + each,
+            [name for name in short if found[name] < limit],
+        )
+
+    async def claim(self, jobs: Sequence[ObjectId], *, token: str, instance: str, heartbeat_interval: float) -> Claimed:
+        """Take those of `jobs` that are still pending. With the same token again it finds those taken before."""
+        claim = transitions.claim(jobs, token=token, instance=instance, heartbeat_interval=heartbeat_interval)
+        await self._take(claim)
+        try:
+            documents = await self._jobs.find(transitions.held(jobs, token)).to_list()
+        except InvalidBSON:
+            return await self._read_one_by_one(jobs, token)
+        return _read(documents)
+
+    async def settle(self, changes: Sequence[Transition]) -> Settled:
+        """Write outcomes, in one command. Repeating it after an error is safe, whether or not it was applied."""
+        operations = [
+            (UpdateOne if len(change.jobs) == 1 else UpdateMany)(change.filter, change.update) for change in changes
+        ]
+        refused: dict[ObjectId, Exception] = {}
+        try:
+            result = await self._jobs.bulk_write(operations, ordered=False)
+            matched = result.matched_count
+        except BulkWriteError as error:
+            if error.details["writeConcernErrors"]:
+                raise
+            matched = error.details["nMatched"]
+            for failure in error.details["writeErrors"]:
+                reason = OperationFailure(failure["errmsg"], failure["code"])
+                refused.update(dict.fromkeys(changes[failure["index"]].jobs, reason))
+        if matched == sum(len(change.jobs) for change in changes):
+            return Settled(set(), refused)
+        return Settled(await self._lost(changes) - refused.keys(), refused)
+
+    async def _lost(self, changes: Sequence[Transition]) -> set[ObjectId]:
+        """Those of the jobs in `changes` whose outcome is not the one that is written."""
+        expected = {job: change.filter["claimToken"] for change in changes for job in change.jobs}
+        written = self._jobs.find({"_id": {"$in": list(expected)}}, {"settledBy": 1})
+        return expected.keys() - {row["_id"] async for row in written if row.get("settledBy") == expected[row["_id"]]}
+
+    async def _take(self, claim: Transition) -> None:
+        try:
+            await self._jobs.update_many(claim.filter, claim.update)
+        except OperationFailure as error:
+            if error.code != _TYPE_MISMATCH:
+                raise
+        else:
+            return
+        # One document whose counter is no number would keep all the others from being claimed.
+        broken = transitions.refuse(claim.jobs)
+        await self._jobs.update_many(broken.filter, broken.update)
+        await self._jobs.update_many(claim.filter, claim.update)
+
+    async def _read_one_by_one(self, jobs: Sequence[ObjectId], token: str) -> Claimed:
+        """Read documents of which one cannot even be decoded."""
+        codec = self._jobs.codec_options
+        raw: AsyncCollection[RawBSONDocument] = self._jobs.with_options(
+            codec_options=codec.with_options(document_class=RawBSONDocument)
+        )
+        readable: list[Document] = []
+        unreadable: dict[ObjectId, Exception] = {}
+        for document in await raw.find(transitions.held(jobs, token)).to_list():
+            try:
+                readable.append(bson.decode(document.raw, codec_options=codec))
+            except InvalidBSON as error:
+                unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
+        claimed = _read(readable)
+        return Claimed(claimed.jobs, {**claimed.unreadable, **unreadable})
+
+    async def _due(self, names: list[str], limit: int) -> list[Candidate]:
+        """The first `limit` due jobs over all `names`."""
+        rows: list[Candidate] = []
+        for start in range(0, len(names), _NAMES_PER_SCAN):
+            some = names[start : start + _NAMES_PER_SCAN]
+            found = await self._scan(some, limit)
+            if any(row.rank[0] > 0 for row in found):
+                # The index has the low priorities before the normal one: these have to be asked for.
+                found = _first(found + await self._scan(some, limit, {"priority": None}), limit)
+            rows += found
+        return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
+
+    async def _scan(self, names: list[str], limit: int, extra: Document | None = None) -> list[Candidate]:
+        cursor = self._jobs.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
+        rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
+        return [_candidate(row) for row in rows]
+
+    async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
+        """The first `limit` due jobs of each of `names`, in one command."""
+        found = await self._scan_each(names, limit, None)
+        low = list({row.name for row in found if row.rank[0] > 0})
+        if not low:
+            return found
+        found += await self._scan_each(low, limit, {"priority": None})
+        return [row for name in names for row in _first([row for row in found if row.name == name], limit)]
+
+    async def _scan_each(self, names: list[str], limit: int, extra: Document | None) -> list[Candidate]:
+        parts: list[list[Document]] = [
+            [
+                {"$match": _due_filter(name, extra)},
+                {"$sort": dict(CLAIM_ORDER)},
+                {"$limit": limit},
+                {"$project": _CANDIDATE_FIELDS},
+            ]
+            for name in names
+        ]
+        unions = [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in parts[1:]]
+        cursor = await self._jobs.aggregate([*parts[0], *unions], hint=CLAIM)
+        return [_candidate(row) async for row in cursor]
+
+
+def _due_filter(name: object, extra: Document | None) -> Document:
+    return {"name": name, "status": "pending", **transitions.DUE, **(extra or {})}
+
+
+def _candidate(row: Document) -> Candidate:
+    priority, due = row.get("priority"), row["nextRunAt"]
+    rank = -priority if isinstance(priority, int | float) else 0
+    # What is no date sorts before all dates, in the index and here; it is claimed to be failed with a reason.
+    moment = due.timestamp() if isinstance(due, datetime) else 0.0
+    return Candidate(row["_id"], row["name"], (rank, moment, str(row["_id"])))
+
+
+def _first(rows: list[Candidate], limit: int) -> list[Candidate]:
+    distinct = {row.id: row for row in rows}
+    return sorted(distinct.values(), key=lambda row: row.rank)[:limit]
+
+
+def _read(documents: list[Document]) -> Claimed:
+    jobs: list[Job[Any]] = []
+    unreadable: dict[ObjectId, Exception] = {}
+    for document in documents:
+        try:
+            jobs.append(from_document(document))
+        except JobDocumentError as error:
+            unreadable[document["_id"]] = error
+    return Claimed(jobs, unreadable)
