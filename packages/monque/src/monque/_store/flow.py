@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import bson
 from bson.codec_options import DatetimeConversion
@@ -39,7 +39,7 @@ _TYPE_MISMATCH = 14
 _DUPLICATE_KEY = 11000
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
-_LEASE_FIELDS = dict.fromkeys(
+_LEASE_FIELDS: Document = dict.fromkeys(
     (
         "name",
         "claimToken",
@@ -146,6 +146,14 @@ class Flow:
 
     def __init__(self, collection: AsyncCollection[Document]) -> None:
         self._jobs = collection
+        # For looking at documents of which only a few fields matter: bad text in one must not hide the others.
+        lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
+        self._glance = collection.with_options(codec_options=lenient)
+
+    @property
+    def collection(self) -> AsyncCollection[Document]:
+        """Where the jobs are."""
+        return self._jobs
 
     async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
         """Store new jobs. In place of one whose unique key is taken comes the job that has it."""
@@ -243,7 +251,7 @@ class Flow:
             _first_by("nextRunAt", {**due, "priority": {"$exists": True}}, 1, {"_id": 0, "nextRunAt": 1}),
             _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
         ]
-        rows = await (await self._jobs.aggregate(self._union(parts), hint=CLAIM)).to_list()
+        rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
         dates = [row["nextRunAt"] for row in rows if "_id" not in row]
         return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
 
@@ -268,8 +276,12 @@ class Flow:
             {"operationType": "update", f"{updated}.status": JobStatus.PENDING.value},
             {"operationType": "update", f"{updated}.nextRunAt": {"$exists": True}},
         ]
-        project = {"name": "$fullDocument.name", "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]}}
-        return await self._jobs.watch(
+        project = {
+            "name": "$fullDocument.name",
+            "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]},
+        }
+        jobs = self._glance.with_options(read_concern=ReadConcern("majority"))
+        return await jobs.watch(
             [{"$match": {"$or": wanted}}, {"$project": project}], max_await_time_ms=round(max_await * 1000)
         )
 
@@ -278,7 +290,7 @@ class Flow:
         try:
             await self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
         except BulkWriteError as error:
-            failures = error.details["writeErrors"]
+            failures: list[Document] = error.details["writeErrors"]
             if error.details["writeConcernErrors"] or any(failure["code"] != _DUPLICATE_KEY for failure in failures):
                 raise
             refused = [jobs[failure["index"]] for failure in failures]
@@ -304,7 +316,7 @@ class Flow:
             return_document=ReturnDocument.AFTER,
             session=session,
         )
-        return from_document(document)
+        return from_document(cast("Document", document))  # an upsert leaves one behind
 
     def _union(self, parts: list[list[Document]]) -> list[Document]:
         first, *others = parts
@@ -332,7 +344,7 @@ class Flow:
     async def _read_one_by_one(self, jobs: Sequence[ObjectId], token: str) -> Claimed:
         """Read documents of which one cannot even be decoded."""
         codec = self._jobs.codec_options
-        raw: AsyncCollection[RawBSONDocument] = self._jobs.with_options(
+        raw: AsyncCollection[Any] = self._jobs.with_options(
             codec_options=codec.with_options(document_class=RawBSONDocument)
         )
         readable: list[Document] = []
@@ -358,7 +370,7 @@ class Flow:
         return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
 
     async def _scan(self, names: list[str], limit: int, extra: Document | None = None) -> list[Candidate]:
-        cursor = self._jobs.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
+        cursor = self._glance.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
         rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
         return [_candidate(row) for row in rows]
 
@@ -381,7 +393,7 @@ class Flow:
             ]
             for name in names
         ]
-        cursor = await self._jobs.aggregate(self._union(parts), hint=CLAIM)
+        cursor = await self._glance.aggregate(self._union(parts), hint=CLAIM)
         return [_candidate(row) async for row in cursor]
 
 

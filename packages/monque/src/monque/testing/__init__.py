@@ -47,7 +47,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
     deadline = time.monotonic() + timeout
     while True:
         result = condition()
-        value: T = await result if inspect.isawaitable(result) else result  # type: ignore[assignment]
+        value: T = await result if inspect.isawaitable(result) else result
         if value:
             return value
         if time.monotonic() >= deadline:
