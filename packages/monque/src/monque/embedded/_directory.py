@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -14,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 from monque.embedded import _keeper
 from monque.embedded._errors import DataDirectoryError, directory_error
 from monque.embedded._fork import closed_in_children
+from monque.errors import EmbeddedError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -57,6 +57,8 @@ def take_lock(directory: Path) -> IO[bytes] | None:
 
 
 def _try_lock(path: Path) -> IO[bytes] | None:
+    import fcntl
+
     file = closed_in_children(path.open("ab"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,10 +102,11 @@ def _explained(directory: Path) -> Generator[None]:
 
 def new_ephemeral() -> tuple[Path, IO[bytes]]:
     """A fresh throw-away directory and its lock; those that killed keepers left behind are removed."""
+    import fcntl
+
     nursery = Path(tempfile.gettempdir()) / f"monque-{os.getuid()}"
     prepare(nursery)
-    if nursery.stat().st_uid != os.getuid():
-        raise DataDirectoryError(nursery, "belongs to another user; set TMPDIR to a directory of your own")
+    check_owner(nursery, os.getuid())
     with _explained(nursery), (nursery / "lock").open("ab") as gate:
         fcntl.flock(
             gate, fcntl.LOCK_EX
@@ -113,6 +116,20 @@ def new_ephemeral() -> tuple[Path, IO[bytes]]:
         lock = _try_lock(directory / _keeper.LOCK)
     assert lock is not None  # noqa: S101
     return directory, lock
+
+
+def check_owner(directory: Path, user: int) -> None:
+    """Make sure that nobody else made the directory, whose name can be guessed."""
+    if directory.lstat().st_uid != user:
+        raise DataDirectoryError(directory, "belongs to another user; set TMPDIR to a directory of your own")
+
+
+def refuse_windows(platform: str) -> None:
+    """Say so where the locks and sockets this is built on do not exist."""
+    if platform == "win32":
+        raise EmbeddedError(
+            "the embedded MongoDB runs on Linux and macOS only; use WSL, or a MongoDB server of your own"
+        )
 
 
 def _sweep(nursery: Path) -> None:

@@ -1,12 +1,13 @@
 """Keeps forked children from holding what belongs to their parent.
 
-A connection to the keeper says "I use the server" for as long as any process has it open, and likewise the
-lock says "taken". `exec` closes them by itself; a mere fork, such as those of `multiprocessing`, would copy them.
+A connection to the keeper says "I use the server" for as long as any process has it open, and likewise the lock
+says "taken". `exec` closes them by itself; a mere fork, such as those of `multiprocessing`, would copy them.
 """
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
@@ -16,18 +17,21 @@ class _Closable(Protocol):
 
 
 _T = TypeVar("_T", bound=_Closable)
-_ours: WeakSet[_Closable] = WeakSet()
 
 
 def closed_in_children(resource: _T) -> _T:
     """Have `resource` closed in children that this process forks."""
-    _ours.add(resource)
+    _ours().add(resource)
     return resource
 
 
-def _close_all() -> None:
-    for resource in list(_ours):
+@cache
+def _ours() -> WeakSet[_Closable]:
+    resources: WeakSet[_Closable] = WeakSet()
+    os.register_at_fork(after_in_child=lambda: _close(resources))
+    return resources
+
+
+def _close(resources: WeakSet[_Closable]) -> None:
+    for resource in list(resources):
         resource.close()
-
-
-os.register_at_fork(after_in_child=_close_all)

@@ -1,9 +1,9 @@
 """The keeper: the small process that owns the mongod of one data directory.
 
-There is at most one per directory, because it is born holding the directory's lock, which the user that starts
-it took and handed over. It is mongod's parent, and it listens on a socket where each user of the server holds one
-connection open for as long as it needs the server. When the last connection has ended, by a goodbye or by the
-kernel closing it for a dead process, the keeper stops mongod and ends.
+There is at most one per directory, because it is born holding the directory's lock, which the user that
+starts it took and handed over. It is mongod's parent, and it listens on a socket where each user of the server
+holds one connection open for as long as it needs the server. When the last connection has ended, by a goodbye or
+by the kernel closing it for a dead process, the keeper stops mongod and ends.
 
 What is said, in lines:
 
@@ -11,8 +11,9 @@ What is said, in lines:
     keeper → user   {"code": 100, "log": "..."}             it cannot be started
     user → keeper   bye                                     close the connection once I am out
 
-It is run as a script of its own, by path and isolated (`python -I`), from within the data directory: every path is
-a relative one, and only a few modules of the standard library are imported, so that it is up within some 50 ms.
+It is run as a script of its own, by path and isolated (`python -I`), from within the data directory: every
+path is a relative one, and only a few modules of the standard library are imported, so that it is up within some
+50 ms.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def mongod_command(plan: Plan, port: int) -> list[str]:
         f"--port={port}",
         "--bind_ip=127.0.0.1",
         f"--replSet={REPLICA_SET}",
-        "--oplogSize=64",
+        "--oplogSize=256",
         "--wiredTigerCacheSizeGB=0.25",
         "--wiredTigerEngineConfigString=log=(file_max=4MB)",
         *(f"--setParameter={name}={value}" for name, value in parameters.items()),
@@ -124,13 +125,14 @@ class PipeGuard:
         self._tell(0)
 
     def _tell(self, pid: int) -> None:
-        os.write(self._writer, b"%d\n" % pid)
+        with suppress(BrokenPipeError):
+            os.write(self._writer, b"%d\n" % pid)
 
 
 def kill_at_end_of(reader: int) -> NoReturn:
     """Wait for the end of the pipe, then kill the process it named last."""
-    for kept_open in (range(3, reader), range(reader + 1, 1024)):
-        os.closerange(kept_open.start, kept_open.stop)
+    os.closerange(3, reader)  # a keeper's lock and connections must end with it
+    os.closerange(reader + 1, 256)
     with os.fdopen(reader, "rb") as pipe:
         pids = [0, *map(int, deque(pipe, maxlen=1))]
     if pids[-1]:
@@ -296,7 +298,6 @@ class Keeper:
 
     def _launch(self) -> None:
         self._launch_at = None
-        Path(DATABASE).mkdir(exist_ok=True)
         try:
             self._mongod = Mongod(self._plan, self._port, self._guard, self._log)
         except OSError as error:
@@ -380,8 +381,8 @@ def remove_directory() -> None:
     """Delete the current directory."""
     import shutil
 
-    with suppress(OSError):
-        shutil.rmtree(Path.cwd())
+    with suppress(FileNotFoundError):
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
 
 
 def end(*_: object) -> NoReturn:

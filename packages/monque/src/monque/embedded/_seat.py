@@ -6,14 +6,14 @@ import json
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from monque.embedded import _directory, _keeper
 from monque.embedded._binary import find_mongod, loader_output
 from monque.embedded._errors import (
-    MongodStartError,
     directory_error,
+    indented,
     is_loader_failure,
     libraries_error,
     start_error,
@@ -22,7 +22,7 @@ from monque.embedded._fork import closed_in_children
 from monque.errors import EmbeddedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from monque.embedded._deadline import Deadline
@@ -53,7 +53,7 @@ class Seat:
         """Wait until the server is up; false when the keeper ended without a word."""
         self._connection.settimeout(_POLL)
         line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in line:
             deadline.check()
             with suppress(TimeoutError):
                 chunk = self._receive()
@@ -61,12 +61,12 @@ class Seat:
                     return False
                 line += chunk
         self._connection.settimeout(None)
-        self._understand(directory, json.loads(line))
+        self._understand(directory, json.loads(line.partition(b"\n")[0]))
         return True
 
     def _understand(self, directory: Path, message: dict[str, Any]) -> None:
         if "port" not in message:
-            raise start_error(directory, message["code"], message["log"])
+            raise _failure(directory, message["code"], message["log"])
         self.port = message["port"]
         self.parameters = message["parameters"]
 
@@ -88,6 +88,15 @@ class Seat:
         with suppress(OSError):
             self._connection.sendall(_keeper.BYE)
 
+    @contextmanager
+    def closed_on_error(self) -> Generator[None]:
+        """Close it if the block fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Close it at once, as the kernel would do for a dead process."""
         self._connection.close()
@@ -101,56 +110,50 @@ def take_seat(wish: Wish, lock: IO[bytes] | None, deadline: Deadline) -> Seat:
         lock: The directory's lock, if it is held already.
         deadline: When to give up.
     """
-    attempts = 0
-    while True:
-        connection = None if lock else _directory.knock(wish.directory)
-        lock = lock or (None if connection else _directory.take_lock(wish.directory))
+    keepers = 0
+    while keepers < _ATTEMPTS:
+        lock = lock or _directory.take_lock(wish.directory)
         if lock:
-            attempts += 1
-            connection, lock = _found(wish, lock), None
+            keepers += 1
+        connection = _found(wish, lock) if lock else _directory.knock(wish.directory)
+        lock = None
         seat = connection and _welcomed(wish, connection, deadline)
         if seat:
             return seat
-        if attempts == _ATTEMPTS:
-            raise _keeper_failed(wish.directory)
         deadline.pause()
+    raise _keeper_failed(wish.directory)
 
 
 def _welcomed(wish: Wish, connection: socket.socket, deadline: Deadline) -> Seat | None:
     seat = Seat(connection)
-    try:
+    with seat.closed_on_error():
         if seat.wait_for_welcome(wish.directory, deadline):
-            return _checked(seat, wish)
-    except MongodStartError as error:
-        seat.close()
-        raise _with_libraries_named(error) from None
-    except BaseException:
-        seat.close()
-        raise
+            _check_parameters(seat, wish)
+            return seat
     seat.close()
     return None
 
 
-def _checked(seat: Seat, wish: Wish) -> Seat:
+def _check_parameters(seat: Seat, wish: Wish) -> None:
     differing = {name for name, value in wish.parameters.items() if seat.parameters.get(name) != value}
     if differing:
         raise EmbeddedError(
             f"the server of {str(wish.directory)!r} is running already, with other values of "
             f"{', '.join(sorted(differing))}; ask for the same ones or use another data_directory"
         )
-    return seat
 
 
-def _with_libraries_named(error: MongodStartError) -> EmbeddedError:
-    if not is_loader_failure(error.log):
-        return error
-    return libraries_error(f"{error.log}\n{loader_output(find_mongod())}")
+def _failure(directory: Path, code: int, log: str) -> EmbeddedError:
+    if is_loader_failure(log):
+        return libraries_error(f"{log}\n{loader_output(find_mongod())}")
+    return start_error(directory, code, log)
 
 
 def _found(wish: Wish, lock: IO[bytes]) -> socket.socket:
     """Start a keeper, who gets the lock and one end of a connection; the other one is returned."""
     with lock:
         mongod = find_mongod()
+        _directory.prepare(wish.directory / _keeper.DATABASE)
         wish.progress(f"starting MongoDB in {wish.directory}")
         ours, theirs = socket.socketpair()
         with closed_in_children(theirs):
@@ -180,8 +183,21 @@ def _run_keeper(directory: Path, plan: _keeper.Plan) -> None:
 
 def _keeper_failed(directory: Path) -> EmbeddedError:
     path = directory / _keeper.KEEPER_LOG
-    said = path.read_text(errors="replace").strip().rpartition("\n")[2] if path.exists() else ""
     return EmbeddedError(
-        f"the process that keeps MongoDB running ended at once, {_ATTEMPTS} times"
-        f"{': ' + said if said else ''}; its log is {str(path)!r}"
+        f"the process that keeps MongoDB running ended at once, {_ATTEMPTS} times; the end of {str(path)!r}:\n"
+        f"{indented(_tail(path))}"
     )
+
+
+def end_of_log(directory: Path) -> str:
+    """What an error adds that may have to do with what mongod was doing."""
+    path = directory / _keeper.MONGOD_LOG
+    return f"; the end of {str(path)!r}:\n{indented(_tail(path))}"
+
+
+def _tail(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"({error.strerror})"
+    return "\n".join(lines[-_keeper.TAIL :])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Self
 
 from monque.embedded import _directory, _keeper
 from monque.embedded._deadline import Abandoned, Deadline
+from monque.embedded._errors import StartTimeoutError
 from monque.embedded._replica_set import become_primary, uri_of
-from monque.embedded._seat import Seat, Wish, take_seat
+from monque.embedded._seat import Seat, Wish, end_of_log, take_seat
 from monque.errors import ConfigurationError, EmbeddedError
 
 if TYPE_CHECKING:
@@ -102,13 +104,23 @@ class EmbeddedMongoDB:
                 self._stay = self._begin()
 
     def _begin(self) -> Stay:
-        lock: IO[bytes] | None = None
+        _directory.refuse_windows(sys.platform)
         if self._ephemeral:
-            directory, lock = _directory.new_ephemeral()
-        else:
-            directory = self._given or _directory.default_directory(sys.platform, os.environ)
-            _directory.prepare(directory)
-        wish = Wish(directory.absolute(), self._parameters, self._ephemeral, self._progress, self._guard)
+            return self._begin_in_throw_away()
+        directory = self._given or _directory.default_directory(sys.platform, os.environ)
+        _directory.prepare(directory)
+        return self._begin_in(directory.absolute())
+
+    def _begin_in_throw_away(self) -> Stay:
+        directory, lock = _directory.new_ephemeral()
+        try:
+            return self._begin_in(directory, lock)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def _begin_in(self, directory: Path, lock: IO[bytes] | None = None) -> Stay:
+        wish = Wish(directory, self._parameters, self._ephemeral, self._progress, self._guard)
         return Stay(wish, lock, self._timeout, self._abandoned)
 
     def stop(self) -> None:
@@ -168,12 +180,12 @@ class Stay:
 
     def _sit_down(self, lock: IO[bytes] | None, abandoned: threading.Event) -> Seat:
         deadline = Deadline(self._timeout, abandoned)
-        seat = take_seat(self.wish, lock, deadline)
         try:
-            become_primary(seat.port, deadline)
-        except BaseException:
-            seat.close()
-            raise
+            seat = take_seat(self.wish, lock, deadline)
+            with seat.closed_on_error():
+                become_primary(seat.port, deadline)
+        except StartTimeoutError as error:
+            raise StartTimeoutError(f"{error}{end_of_log(self.wish.directory)}") from None
         return seat
 
     def _remain(self) -> None:
