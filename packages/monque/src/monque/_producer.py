@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from pymongo.errors import OperationFailure
+
 from monque._batching import Batcher
 from monque._intake import NewJob, new_job, recurring_job
 from monque.errors import InvalidArgumentError
@@ -30,6 +32,15 @@ class _Insert:
         self.job = job
         self.stored: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
 
+    def resolve(self, result: Job[Any] | Exception) -> None:
+        """Keep the promise; a caller that was cancelled no longer waits for it."""
+        if self.stored.done():
+            return
+        if isinstance(result, Exception):
+            self.stored.set_exception(result)
+        else:
+            self.stored.set_result(result)
+
 
 class Producer:
     """Writes new jobs."""
@@ -53,7 +64,11 @@ class Producer:
             return []
         if session is not None:
             return await self._flow.insert_in(self._check_session(session), jobs)
-        return await asyncio.shield(self._flow.insert(jobs))
+        stored = await asyncio.shield(self._flow.insert(jobs))
+        for job in stored:
+            if isinstance(job, OperationFailure):
+                raise job
+        return [job for job in stored if not isinstance(job, OperationFailure)]
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
@@ -93,12 +108,10 @@ class Producer:
             stored = await self._flow.insert([insert.job for insert in inserts])
         except Exception as error:  # noqa: BLE001  whatever it is, the callers have to know
             for insert in inserts:
-                if not insert.stored.done():  # a caller that was cancelled no longer waits
-                    insert.stored.set_exception(error)
+                insert.resolve(error)
         else:
             for insert, job in zip(inserts, stored, strict=True):
-                if not insert.stored.done():
-                    insert.stored.set_result(job)
+                insert.resolve(job)
 
 
 def _is_alike(holder: Job[Any], wanted: Job[Any]) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from bson import ObjectId
+    from bson.codec_options import CodecOptions
     from pymongo.asynchronous.change_stream import AsyncChangeStream
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.collection import AsyncCollection
@@ -155,19 +156,22 @@ class Flow:
         """Where the jobs are."""
         return self._jobs
 
-    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
-        """Store new jobs. In place of one whose unique key is taken comes the job that has it."""
+    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | OperationFailure]:
+        """Store new jobs. In place of one whose unique key is taken comes the job that has it.
+
+        In place of one that the server refuses, by a validation rule of the collection for instance, comes its error.
+        """
         first: dict[object, Job[Any]] = {}
         for job in jobs:
             first.setdefault(_identity(job), job)
-        stored: dict[object, Job[Any]] = {}
-        waiting = first
-        while waiting:
-            taken = await self._insert(list(waiting.values()))
-            stored.update((key, job) for key, job in waiting.items() if key not in taken)
+        stored: dict[object, Job[Any] | OperationFailure] = {}
+        while waiting := {key: job for key, job in first.items() if key not in stored}:
+            refused = await self._insert(list(waiting.values()))
+            taken = [waiting[key] for key, error in refused.items() if error.code == _DUPLICATE_KEY]
+            stored.update((key, job) for key, job in waiting.items() if key not in refused)
+            stored.update((key, error) for key, error in refused.items() if error.code != _DUPLICATE_KEY)
+            # The holder of a key may have ended between the two: then the key is free again, and the job waits on.
             stored.update(await self._holders(taken))
-            # The holder of a key may have ended between the two: then the key is free again.
-            waiting = {key: first[key] for key in taken if key not in stored}
         return [stored[_identity(job)] for job in jobs]
 
     async def insert_in(self, session: AsyncClientSession, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
@@ -232,8 +236,7 @@ class Flow:
                 raise
             matched = error.details["nMatched"]
             for failure in error.details["writeErrors"]:
-                reason = OperationFailure(failure["errmsg"], failure["code"])
-                refused.update(dict.fromkeys(changes[failure["index"]].jobs, reason))
+                refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
         if matched == sum(len(change.jobs) for change in changes):
             return Settled(set(), refused)
         return Settled(await self._lost(changes) - refused.keys(), refused)
@@ -285,27 +288,26 @@ class Flow:
             [{"$match": {"$or": wanted}}, {"$project": project}], max_await_time_ms=round(max_await * 1000)
         )
 
-    async def _insert(self, jobs: list[Job[Any]]) -> dict[object, Job[Any]]:
-        """Store jobs; those whose unique key is taken come back."""
+    async def _insert(self, jobs: list[Job[Any]]) -> dict[object, OperationFailure]:
+        """Store jobs; why those are missing that could not be."""
         try:
             await self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
         except BulkWriteError as error:
-            failures: list[Document] = error.details["writeErrors"]
-            if error.details["writeConcernErrors"] or any(failure["code"] != _DUPLICATE_KEY for failure in failures):
+            if error.details["writeConcernErrors"]:
                 raise
-            refused = [jobs[failure["index"]] for failure in failures]
-            return {_identity(job): job for job in refused}
+            failures: list[Document] = error.details["writeErrors"]
+            return {_identity(jobs[int(failure["index"])]): _failure(failure) for failure in failures}
         return {}
 
-    async def _holders(self, taken: Mapping[object, Job[Any]]) -> dict[object, Job[Any]]:
+    async def _holders(self, taken: Sequence[Job[Any]]) -> dict[object, Job[Any]]:
         """The pending or processing jobs that have the unique keys of `taken`."""
         if not taken:
             return {}
-        names = list({job.name for job in taken.values()})
-        keys = list({job.unique_key for job in taken.values()})
+        names, keys = list({job.name for job in taken}), list({job.unique_key for job in taken})
         query = {"name": {"$in": names}, "uniqueKey": {"$in": keys}, "status": {"$in": ACTIVE}}
         found = [from_document(document) async for document in self._jobs.find(query, hint=UNIQUE)]
-        return {_identity(job): job for job in found}
+        wanted = {_identity(job) for job in taken}
+        return {identity: job for job in found if (identity := _identity(job)) in wanted}
 
     async def _upsert(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
         query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
@@ -344,14 +346,13 @@ class Flow:
     async def _read_one_by_one(self, jobs: Sequence[ObjectId], token: str) -> Claimed:
         """Read documents of which one cannot even be decoded."""
         codec = self._jobs.codec_options
-        raw: AsyncCollection[Any] = self._jobs.with_options(
-            codec_options=codec.with_options(document_class=RawBSONDocument)
-        )
+        raw_codec = codec.with_options(document_class=RawBSONDocument)
+        raw: AsyncCollection[Any] = self._jobs.with_options(codec_options=raw_codec)
         readable: list[Document] = []
         unreadable: dict[ObjectId, Exception] = {}
         for document in await raw.find(transitions.held(jobs, token)).to_list():
             try:
-                readable.append(bson.decode(document.raw, codec_options=codec))
+                readable.append(_decode(document.raw, codec))
             except InvalidBSON as error:
                 unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
@@ -395,6 +396,14 @@ class Flow:
         ]
         cursor = await self._glance.aggregate(self._union(parts), hint=CLAIM)
         return [_candidate(row) async for row in cursor]
+
+
+def _failure(failure: Document) -> OperationFailure:
+    return OperationFailure(failure["errmsg"], failure["code"], failure)
+
+
+def _decode(raw: bytes, codec: CodecOptions[Any]) -> Document:
+    return bson.decode(raw, codec)
 
 
 def _first_by(field: str, match: Document, limit: int, project: Document) -> list[Document]:
