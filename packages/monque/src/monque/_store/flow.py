@@ -403,7 +403,7 @@ def _failure(failure: Document) -> OperationFailure:
 
 
 def _decode(raw: bytes, codec: CodecOptions[Any]) -> Document:
-    return bson.decode(raw, codec)
+    return bson.decode(raw, codec)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _first_by(field: str, match: Document, limit: int, project: Document) -> list[Document]:
