@@ -333,6 +333,7 @@ class Monque:
         """
         connected = self._connection()
         if connected.work is None:
+            logs.attach_runs(self._events)
             connected.engine = Engine(
                 connected.flow,
                 self._workers,
