@@ -47,6 +47,8 @@ _MOST_UNSETTLED = 5000
 # How long handlers that were cancelled get to clean up.
 _CLEAN_UP = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# A database that has not answered for this long is not there.
+_PATIENCE = 5.0
 
 
 class _Run:
@@ -104,6 +106,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._give_up_at = float("inf")
         self._ticked = time.monotonic()
+        self._asked: dict[object, float] = {}
         self._pause = _FIRST_PAUSE
 
     # --- from start to stop -----------------------------------------------------------------------------------------
@@ -132,9 +135,14 @@ class Engine:
         return self._stopping.is_set()
 
     def is_healthy(self) -> bool:
-        """Whether it has come round lately, and the leases it holds are being renewed."""
-        allowed = 3 * self._poll_interval() + _LONGEST_PAUSE
-        return time.monotonic() - self._ticked < allowed and self._keeper.is_healthy()
+        """Whether it has come round lately, gets answers, and the leases it holds are being renewed."""
+        now = time.monotonic()
+        oldest_question = min(self._asked.values(), default=now)
+        return (
+            now - self._ticked < self._poll_interval() + _PATIENCE
+            and now - oldest_question < _PATIENCE
+            and self._keeper.is_healthy()
+        )
 
     def notice(self, jobs: Iterable[tuple[str, datetime]]) -> None:
         """There may be jobs of these names, due at these times."""
@@ -197,8 +205,13 @@ class Engine:
 
     async def _ask(self, question: Awaitable[T]) -> T:
         """Await the database, but not for ever: a connection that says nothing is as good as cut."""
-        with pymongo.timeout(self._lease):
-            return await question
+        asked = object()
+        self._asked[asked] = time.monotonic()
+        try:
+            with pymongo.timeout(self._lease):
+                return await question
+        finally:
+            del self._asked[asked]
 
     async def _pause_after(self, error: BaseException) -> None:
         """Report, and wait: longer each time, but not beyond the beginning of the stop."""

@@ -385,7 +385,7 @@ class Monque:
             False
         """
         connected = self._connected
-        if connected is None:
+        if connected is None or not connected.client.topology_description.has_writable_server():
             return False
         if connected.engine is None or connected.work is None:
             return True
