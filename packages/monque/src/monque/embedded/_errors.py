@@ -88,11 +88,13 @@ _TOO_NEW = re.compile(
     r"WT_TRY_SALVAGE.*version|Wrong mongod version"
 )
 _NEEDS_OTHER_VERSION = 62
+_LINES = 15
+_WIDTH = 400
 
 
 def indented(log: str) -> str:
-    """A log, set off from the message before it."""
-    return "\n".join(f"    {line}" for line in log.splitlines())
+    """The end of a log, set off from the message before it."""
+    return "\n".join(f"    {line[:_WIDTH]}" for line in log.splitlines()[-_LINES:])
 
 
 def libraries_in(output: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Keeps forked children from holding what belongs to their parent.
 
-A connection to the keeper says "I use the server" for as long as any process has it open, and likewise the lock
-says "taken". `exec` closes them by itself; a mere fork, such as those of `multiprocessing`, would copy them.
+A connection to the keeper says "I use the server" for as long as any process has it open, and likewise the
+lock says "taken". `exec` closes them by itself; a mere fork, such as those of `multiprocessing`, would copy
+them.
 """
 
 from __future__ import annotations

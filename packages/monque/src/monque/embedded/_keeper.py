@@ -1,19 +1,19 @@
 """The keeper: the small process that owns the mongod of one data directory.
 
 There is at most one per directory, because it is born holding the directory's lock, which the user that
-starts it took and handed over. It is mongod's parent, and it listens on a socket where each user of the server
-holds one connection open for as long as it needs the server. When the last connection has ended, by a goodbye or
-by the kernel closing it for a dead process, the keeper stops mongod and ends.
+starts it took and handed over. It is mongod's parent, and it listens on a socket where each user of the
+server holds one connection open for as long as it needs the server. When the last connection has ended, by
+a goodbye or by the kernel closing it for a dead process, the keeper stops mongod and ends.
 
 What is said, in lines:
 
     keeper → user   {"port": 41231, "parameters": {...}}    the server accepts connections
-    keeper → user   {"code": 100, "log": "..."}             it cannot be started
+    keeper → user   {"code": 100, "log": "..."}             it does not start, or dies again and again
     user → keeper   bye                                     close the connection once I am out
 
 It is run as a script of its own, by path and isolated (`python -I`), from within the data directory: every
-path is a relative one, and only a few modules of the standard library are imported, so that it is up within some
-50 ms.
+path is a relative one, and only a few modules of the standard library are imported, so that it is up within
+some 50 ms.
 """
 
 from __future__ import annotations
@@ -55,8 +55,15 @@ GRACE_AFTER_CRASH = 0.5
 """As above, after the death of the last user. The journal makes the kill that follows harmless."""
 STEADY = 10.0
 """Seconds a mongod has to live for its next crash to count as the first one."""
+HOPELESS = 3
+"""Crashes in a row after which users are told. Those who wait for the start of the server give up then."""
+PORTS = range(20_000, 32_000)
+"""Below those that systems give to outgoing connections, so that the port is free again the next time."""
+PORT_ATTEMPTS = 5
 LOG_LIMIT = 4 * 1024 * 1024
 TAIL = 30
+BACKTRACE = (b'"id":31380,', b'"id":31445,')
+"""Log messages that would crowd out the reason of a crash."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -199,7 +206,8 @@ class Mongod:
         return bool(chunk)
 
     def _understand(self, line: bytes) -> None:
-        self.tail.append(line.decode(errors="replace"))
+        if not any(number in line for number in BACKTRACE):
+            self.tail.append(line.decode(errors="replace"))
         if b'"id":23016,' in line:  # waiting for connections
             self.port = int(json.loads(line)["attr"]["port"])
             self.ready_at = time.monotonic()
@@ -237,7 +245,8 @@ class Keeper:
         self._users: set[socket.socket] = set()
         self._leaving: list[socket.socket] = []
         self._deserted = False
-        self._port = remembered_port()
+        self._port = remembered_port() or any_port()
+        self._ports = 1
         self._served = False
         self._crashes = 0
         self._launch_at: float | None = time.monotonic()
@@ -276,9 +285,16 @@ class Keeper:
     def _admit(self, user: socket.socket) -> None:
         user.setblocking(False)
         self._users.add(user)
+        self._release_leavers()
         self._selector.register(user, selectors.EVENT_READ, self._on_word)
         if self._mongod is not None and self._mongod.port is not None:
             self._welcome(user)
+
+    def _release_leavers(self) -> None:
+        """Let those go who wait for the end, which is off as somebody came after all."""
+        for user in self._leaving:
+            user.close()
+        self._leaving.clear()
 
     def _welcome(self, user: socket.socket) -> None:
         say(user, port=self._port, parameters=self._plan.parameters)
@@ -292,7 +308,7 @@ class Keeper:
         self._users.remove(user)
         self._deserted = not goodbye
         if goodbye and not self._users:
-            self._leaving.append(user)  # closed by our own end, so after mongod's
+            self._leaving.append(user)
         else:
             user.close()
 
@@ -331,8 +347,11 @@ class Keeper:
         code = mongod.wait()
         if self._served:
             self._launch_at = time.monotonic() + self._pause(mongod)
-        elif code == PORT_IS_TAKEN and self._port:
-            self._port = 0
+            if self._crashes >= HOPELESS:
+                self._report(code, "\n".join(mongod.tail))
+        elif code == PORT_IS_TAKEN and self._ports < PORT_ATTEMPTS:
+            self._ports += 1
+            self._port = any_port()
             self._launch()
         else:
             self._give_up(code, "\n".join(mongod.tail))
@@ -343,9 +362,12 @@ class Keeper:
         self._crashes = 1 if steady else self._crashes + 1
         return min(5.0, 0.1 * ((1 << min(self._crashes, 10) - 1) - 1))
 
-    def _give_up(self, code: int, log: str) -> None:
+    def _report(self, code: int, log: str) -> None:
         for user in self._users:
             say(user, code=code, log=log)
+
+    def _give_up(self, code: int, log: str) -> None:
+        self._report(code, log)
         self._users.clear()
 
     def _close(self) -> None:
@@ -356,6 +378,8 @@ class Keeper:
             self._mongod.stop(self._grace())
         if self._plan.ephemeral:
             remove_directory()
+        for user in self._leaving:
+            user.detach()  # the kernel closes the connection, which is what they wait for, after all else
 
     def _grace(self) -> float:
         if self._plan.ephemeral:
@@ -370,11 +394,16 @@ def say(user: socket.socket, **message: Any) -> None:  # noqa: ANN401
 
 
 def remembered_port() -> int:
-    """The port of the last time, so that URIs live as long as possible; 0 for any."""
+    """The port of the last time, so that URIs live as long as possible; 0 if there is none."""
     try:
         return int(Path(PORT).read_text())
     except (OSError, ValueError):
         return 0
+
+
+def any_port() -> int:
+    """A port that is probably free; mongod will tell."""
+    return PORTS[int.from_bytes(os.urandom(4), "big") % len(PORTS)]
 
 
 def remove_directory() -> None:

@@ -11,9 +11,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 from monque.embedded._keeper import REPLICA_SET
 
 if TYPE_CHECKING:
-    from pymongo.database import Database
+    from collections.abc import Callable
 
-    from monque.embedded._deadline import Deadline
+    from pymongo.database import Database
 
 _ALREADY_INITIALIZED = 23
 
@@ -23,17 +23,20 @@ def uri_of(port: int) -> str:
     return f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
 
 
-def become_primary(port: int, deadline: Deadline) -> None:
+def become_primary(port: int, wait: Callable[[], bool]) -> bool:
     """Initiate or correct the replica set as needed, and wait until its only member is primary.
 
-    Any number of processes may do that at the same time.
+    Any number of processes may do that at the same time. It is false when `wait`, which is called between two
+    attempts, says that there is nothing to wait for.
     """
     client: MongoClient[dict[str, Any]] = MongoClient(
         "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=1000
     )
     with client:
         while not _is_primary(client.admin, f"127.0.0.1:{port}"):
-            deadline.pause()
+            if not wait():
+                return False
+    return True
 
 
 def _is_primary(admin: Database[dict[str, Any]], address: str) -> bool:

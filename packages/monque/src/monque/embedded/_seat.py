@@ -44,29 +44,33 @@ class Wish(NamedTuple):
 class Seat:
     """One connection to a keeper: while it is open, the server runs."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket, directory: Path) -> None:
+        self._connection = closed_in_children(connection)
+        self._directory = directory
+        self._rest = b""
         self.port = 0
         self.parameters: Mapping[str, str] = {}
 
-    def wait_for_welcome(self, directory: Path, deadline: Deadline) -> bool:
-        """Wait until the server is up; false when the keeper ended without a word."""
-        self._connection.settimeout(_POLL)
-        line = b""
-        while b"\n" not in line:
-            deadline.check()
-            with suppress(TimeoutError):
-                chunk = self._receive()
-                if not chunk:
-                    return False
-                line += chunk
-        self._connection.settimeout(None)
-        self._understand(directory, json.loads(line.partition(b"\n")[0]))
-        return True
+    def listen(self, seconds: float, deadline: Deadline) -> bool:
+        """Take in what the keeper says for a while; false when it has ended.
 
-    def _understand(self, directory: Path, message: dict[str, Any]) -> None:
+        Raises:
+            EmbeddedError: The server cannot be started.
+        """
+        deadline.check()
+        self._connection.settimeout(seconds)
+        try:
+            chunk = self._receive()
+        except TimeoutError:
+            return True
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._understand(json.loads(line))
+        return bool(chunk)
+
+    def _understand(self, message: dict[str, Any]) -> None:
         if "port" not in message:
-            raise _failure(directory, message["code"], message["log"])
+            raise _failure(self._directory, message["code"], message["log"])
         self.port = message["port"]
         self.parameters = message["parameters"]
 
@@ -79,7 +83,9 @@ class Seat:
             return b""
 
     def wait_for_end(self) -> None:
-        """Wait until the keeper closes the connection. What it says meanwhile (a restart) changes nothing."""
+        """Wait until the keeper closes the connection. Whatever it says meanwhile, it does its best."""
+        with suppress(OSError):
+            self._connection.settimeout(None)
         while self._receive():
             pass
 
@@ -115,23 +121,22 @@ def take_seat(wish: Wish, lock: IO[bytes] | None, deadline: Deadline) -> Seat:
         lock = lock or _directory.take_lock(wish.directory)
         if lock:
             keepers += 1
-        connection = _found(wish, lock) if lock else _directory.knock(wish.directory)
+        seat = _found(wish, lock) if lock else _join(wish)
         lock = None
-        seat = connection and _welcomed(wish, connection, deadline)
-        if seat:
+        if seat and _is_ready(seat, wish, deadline):
             return seat
         deadline.pause()
     raise _keeper_failed(wish.directory)
 
 
-def _welcomed(wish: Wish, connection: socket.socket, deadline: Deadline) -> Seat | None:
-    seat = Seat(connection)
+def _is_ready(seat: Seat, wish: Wish, deadline: Deadline) -> bool:
     with seat.closed_on_error():
-        if seat.wait_for_welcome(wish.directory, deadline):
-            _check_parameters(seat, wish)
-            return seat
+        while seat.listen(_POLL, deadline):
+            if seat.port:
+                _check_parameters(seat, wish)
+                return True
     seat.close()
-    return None
+    return False
 
 
 def _check_parameters(seat: Seat, wish: Wish) -> None:
@@ -149,19 +154,25 @@ def _failure(directory: Path, code: int, log: str) -> EmbeddedError:
     return start_error(directory, code, log)
 
 
-def _found(wish: Wish, lock: IO[bytes]) -> socket.socket:
-    """Start a keeper, who gets the lock and one end of a connection; the other one is returned."""
+def _join(wish: Wish) -> Seat | None:
+    connection = _directory.knock(wish.directory)
+    return Seat(connection, wish.directory) if connection else None
+
+
+def _found(wish: Wish, lock: IO[bytes]) -> Seat:
+    """Start a keeper, who gets the lock and one end of a connection; the other one is ours."""
     with lock:
         mongod = find_mongod()
         _directory.prepare(wish.directory / _keeper.DATABASE)
         wish.progress(f"starting MongoDB in {wish.directory}")
         ours, theirs = socket.socketpair()
-        with closed_in_children(theirs):
+        seat = Seat(ours, wish.directory)
+        with seat.closed_on_error(), closed_in_children(theirs):
             plan = _keeper.Plan(
                 str(mongod), dict(wish.parameters), wish.ephemeral, wish.guard, lock.fileno(), theirs.fileno()
             )
             _run_keeper(wish.directory, plan)
-    return closed_in_children(ours)
+    return seat
 
 
 def _run_keeper(directory: Path, plan: _keeper.Plan) -> None:
@@ -184,8 +195,8 @@ def _run_keeper(directory: Path, plan: _keeper.Plan) -> None:
 def _keeper_failed(directory: Path) -> EmbeddedError:
     path = directory / _keeper.KEEPER_LOG
     return EmbeddedError(
-        f"the process that keeps MongoDB running ended at once, {_ATTEMPTS} times; the end of {str(path)!r}:\n"
-        f"{indented(_tail(path))}"
+        f"the process that keeps MongoDB running ended at once, {_ATTEMPTS} times; "
+        f"the end of {str(path)!r}:\n{indented(_tail(path))}"
     )
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -22,6 +23,8 @@ from monque.errors import ConfigurationError, EmbeddedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
+
+_POLL = 0.005
 
 logger = logging.getLogger("monque.embedded")
 
@@ -181,12 +184,15 @@ class Stay:
     def _sit_down(self, lock: IO[bytes] | None, abandoned: threading.Event) -> Seat:
         deadline = Deadline(self._timeout, abandoned)
         try:
-            seat = take_seat(self.wish, lock, deadline)
-            with seat.closed_on_error():
-                become_primary(seat.port, deadline)
+            while True:
+                seat = take_seat(self.wish, lock, deadline)
+                lock = None
+                with seat.closed_on_error():
+                    if become_primary(seat.port, partial(seat.listen, _POLL, deadline)):
+                        return seat
+                seat.close()
         except StartTimeoutError as error:
             raise StartTimeoutError(f"{error}{end_of_log(self.wish.directory)}") from None
-        return seat
 
     def _remain(self) -> None:
         """Take the next seat whenever a keeper has ended for no reason of ours: somebody killed it."""
