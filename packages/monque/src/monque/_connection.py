@@ -15,6 +15,8 @@ from monque.errors import ConfigurationError, ConnectionError, redact
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
+    from pymongo.asynchronous.client_session import AsyncClientSession
+
 Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
 
 DEFAULT_DATABASE = "monque"
@@ -31,11 +33,13 @@ def check_source(source: object) -> None:
 
 
 @contextmanager
-def driver_errors(action: str) -> Generator[None]:
-    """Turn the driver's errors into ours."""
+def driver_errors(action: str, session: AsyncClientSession | None = None) -> Generator[None]:
+    """Turn the driver's errors into ours; those in a session stay, since `with_transaction` goes by their labels."""
     try:
         yield
     except PyMongoError as error:
+        if session is not None:
+            raise
         raise ConnectionError(f"cannot {action}: {error}") from error
 
 

@@ -5,32 +5,40 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import pymongo
 from pymongo.errors import PyMongoError
 
 from monque import _transitions as transitions
+from monque import events as ev
 from monque._agenda import Agenda
 from monque._batching import Batcher
 from monque._execution import execute
+from monque._lease import LeaseKeeper, Reports
+from monque._recovery import Recovery, plan_recovery
 from monque._settlement import Finished, finish, plan
+from monque._store.flow import OLDEST_LEASES, Settled
+from monque._timetable import Timetable
+from monque._wakeup import Hint, Wakeup
 from monque.errors import ShutdownTimeoutError
-from monque.events import JobCompleteEvent, JobErrorEvent, JobFailEvent, JobStartEvent
 from monque.options import seconds
 from monque.outcome import RELEASED, Completed, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from bson import ObjectId
 
     from monque._clock import ServerClock
-    from monque._store.flow import Claimed, Flow, Settled
-    from monque._transitions import Transition
-    from monque.events import Events
+    from monque._store.flow import Claimed, Flow
     from monque.job import Job
     from monque.options import Options
-    from monque.worker import Worker, Workers
+    from monque.worker import Workers
+
+T = TypeVar("T")
 
 _LARGEST_SETTLE = 1000
 # Beyond this many runs whose outcome is not written yet, no new ones are started.
@@ -44,14 +52,7 @@ class Engine:
     """One instance at work, from `run()` until `stop()`."""
 
     def __init__(
-        self,
-        flow: Flow,
-        workers: Workers,
-        options: Options,
-        *,
-        events: Events,
-        clock: ServerClock,
-        instance: str,
+        self, flow: Flow, workers: Workers, options: Options, *, events: ev.Events, clock: ServerClock, instance: str
     ) -> None:
         self._flow = flow
         self._workers = workers
@@ -59,183 +60,306 @@ class Engine:
         self._events = events
         self._clock = clock
         self._instance = instance
+        self._lease = seconds(options.lease.timeout)
         self._agenda = Agenda(workers, options.concurrency)
+        self._times = Timetable(clock)
+        self._wakeup = Wakeup(flow, workers.names, events, self._hinted)
         self._settles: Batcher[Finished] = Batcher(self._settle, largest=_LARGEST_SETTLE)
-        self._running: dict[asyncio.Task[None], Job[Any]] = {}
+        self._running: dict[asyncio.Task[None], tuple[Job[Any], str]] = {}
+        # Tokens by job id, from the claim until the outcome is written.
+        self._held: dict[ObjectId, str] = {}
+        self._keeper = LeaseKeeper(
+            flow.collection,
+            self._held,
+            Reports(lost=self._lost, trouble=self._report, culprit=self._current_job),
+            instance=instance,
+            interval=options.lease.heartbeat_interval,
+        )
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._stopping = False
+        self._loop = asyncio.get_running_loop()
         self._give_up_at = float("inf")
-        self._next_poll = 0.0
         self._ticked = time.monotonic()
         self._pause = _FIRST_PAUSE
 
+    # --- from start to stop -----------------------------------------------------------------------------------------
+
     async def run(self) -> None:
         """Work until `stop()`, then end in order: running handlers finish, what they came to is written."""
-        while not self._stopping:
-            wanted, limit = self._next()
-            if limit:
-                await self._claim(wanted, limit)
-            else:
-                await self._wait(self._next_poll - time.monotonic())
-            self._poll()
-        await self._finish_running()
-        await self._settles.flush()
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether `stop()` was called."""
-        return self._stopping
+        async with self._keeper.keeping():
+            async with self._wakeup.listening():
+                while not self.is_stopping:
+                    await self._work()
+            await self._finish_running()
+            await self._settles.flush()
 
     def stop(self, *, hurry: bool = False) -> None:
         """Start nothing more; with `hurry`, cancel what is running instead of waiting for it."""
-        if not self._stopping:
-            self._stopping = True
+        if not self.is_stopping:
             self._give_up_at = time.monotonic() + seconds(self._options.shutdown_timeout) + _CLEAN_UP
         if hurry:
             self._hurry.set()
         self._signal.set()
 
-    def wake(self, names: Iterable[str]) -> None:
-        """There may be due jobs of these names."""
-        self._agenda.open(names)
-        self._signal.set()
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop()` was called."""
+        return self._give_up_at != float("inf")
 
     def is_healthy(self) -> bool:
-        """Whether it has come round lately."""
-        return time.monotonic() - self._ticked < 3 * seconds(self._options.polling.interval) + _LONGEST_PAUSE
+        """Whether it has come round lately, and the leases it holds are being renewed."""
+        allowed = 3 * self._poll_interval() + _LONGEST_PAUSE
+        return time.monotonic() - self._ticked < allowed and self._keeper.is_healthy()
 
-    def _next(self) -> tuple[dict[str, int], int]:
-        wanted, limit = self._agenda.wanted()
-        return wanted, limit if len(self._settles) < _MOST_UNSETTLED else 0
+    def notice(self, jobs: Iterable[tuple[str, datetime]]) -> None:
+        """There may be jobs of these names, due at these times."""
+        now = self._clock.now()
+        for name, due in jobs:
+            if due <= now:
+                self._agenda.open([name])
+            else:
+                self._times.expect(due)
+        self._signal.set()
 
-    def _poll(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_poll:
-            self._next_poll = now + seconds(self._options.polling.interval)
+    def listen_anew(self) -> None:
+        """There is another worker: look for its jobs, and listen for them."""
+        self._wakeup.restart()
+        self._hinted(None)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Do one thing, the most pressing one; wait if there is none."""
+        if self._times.is_time_to_look(self._poll_interval()):
             self._agenda.open(self._workers.names())
+        wanted, limit = self._agenda.wanted()
+        try:
+            if self._times.is_lease_due():
+                await self._survey()
+            elif limit and len(self._settles) < _MOST_UNSETTLED:
+                await self._claim(wanted, limit)
+            elif self._times.unknown:
+                await self._survey()
+            else:
+                await self._wait()
+        except Exception as error:  # noqa: BLE001  nothing ends an instance but `stop()`
+            self._agenda.open(wanted)
+            await self._pause_after(error)
+        else:
+            self._pause = _FIRST_PAUSE
+            self._ticked = time.monotonic()
 
-    async def _wait(self, longest: float) -> None:
-        """Wait for a signal, or for `longest` seconds."""
-        timer = asyncio.get_running_loop().call_later(max(longest, 0), self._signal.set)
+    def _poll_interval(self) -> float:
+        polling = self._options.polling
+        return seconds(polling.safety if self._wakeup.streaming else polling.interval)
+
+    async def _wait(self) -> None:
+        timer = self._loop.call_later(self._times.left(), self._signal.set)
         await self._signal.wait()
         timer.cancel()
         self._signal.clear()
-        self._ticked = time.monotonic()
+
+    def _hinted(self, hint: Hint | None) -> None:
+        if hint is None:
+            self._times.hasten()
+            self._signal.set()
+        else:
+            names = self._workers.names() if hint.name is None else [hint.name]
+            due = hint.due or self._clock.now()
+            self.notice((name, due) for name in names)
+
+    async def _ask(self, question: Awaitable[T]) -> T:
+        """Await the database, but not for ever: a connection that says nothing is as good as cut."""
+        with pymongo.timeout(self._lease):
+            return await question
+
+    async def _pause_after(self, error: BaseException) -> None:
+        """Report, and wait: longer each time."""
+        self._report(error)
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def _report(self, error: BaseException) -> None:
+        self._events.emit(ev.JobErrorEvent, error)
+
+    # --- claiming ---------------------------------------------------------------------------------------------------
 
     async def _claim(self, wanted: dict[str, int], limit: int) -> None:
         self._agenda.close(wanted)
-        try:
-            sighting = await self._flow.look(wanted, limit)
-        except PyMongoError as error:
-            self._agenda.open(wanted)
-            await self._recover_from(error)
-            return
+        sighting = await self._ask(self._flow.look(wanted, limit))
         chosen = self._agenda.choose(wanted, limit, sighting)
-        if chosen:
+        if chosen and not self.is_stopping:
             await self._take([candidate.id for candidate in chosen])
-        self._ticked = time.monotonic()
-        self._pause = _FIRST_PAUSE
 
     async def _take(self, jobs: Sequence[ObjectId]) -> None:
         """Claim, until it is known what came of it: an error may hide that the claim was made."""
         token = secrets.token_hex(12)
-        deadline = time.monotonic() + seconds(self._options.lease.timeout)
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + self._lease
+        while time.monotonic() < min(deadline, self._give_up_at):
             try:
-                claimed = await self._flow.claim(
-                    jobs,
-                    token=token,
-                    instance=self._instance,
-                    heartbeat_interval=self._options.lease.heartbeat_interval,
+                claimed = await self._ask(
+                    self._flow.claim(
+                        jobs,
+                        token=token,
+                        instance=self._instance,
+                        heartbeat_interval=self._options.lease.heartbeat_interval,
+                    )
                 )
             except PyMongoError as error:
-                await self._recover_from(error)
+                await self._pause_after(error)
             else:
                 await self._begin(claimed, token)
                 return
 
     async def _begin(self, claimed: Claimed, token: str) -> None:
+        self._lost({job.id: self._held[job.id] for job in claimed.jobs if job.id in self._held})
         for job in claimed.jobs:
-            if self._stopping:
-                self._settles.add(Finished(job, token, RELEASED, 0))
+            self._held[job.id] = token
+            if self.is_stopping:
+                self._settles.add(Finished(job, token, RELEASED))
             else:
                 self._start(job, token)
         if claimed.unreadable:
-            await self._reject(claimed.unreadable, token)
+            changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
+            await self._persist(lambda: self._flow.settle(changes))
+            for error in claimed.unreadable.values():
+                self._report(error)
+
+    # --- running ----------------------------------------------------------------------------------------------------
 
     def _start(self, job: Job[Any], token: str) -> None:
         self._agenda.occupy(job.name)
-        task = asyncio.get_running_loop().create_task(self._perform(self._workers[job.name], job, token))
-        self._running[task] = job
+        task = self._loop.create_task(self._perform(job, token))
+        self._running[task] = job, token
         task.add_done_callback(self._ended)
 
-    async def _perform(self, worker: Worker, job: Job[Any], token: str) -> None:
-        self._events.emit(JobStartEvent, job)
+    async def _perform(self, job: Job[Any], token: str) -> None:
+        self._events.emit(ev.JobStartEvent, job)
         started = time.perf_counter()
-        outcome = await execute(worker, job)
-        duration = time.perf_counter() - started
-        self._settles.add(finish(job, token, outcome, duration, retry=self._options.retry, now=self._clock.now()))
+        outcome = await execute(self._workers[job.name], job)
+        run = Finished(job, token, outcome, time.perf_counter() - started)
+        if self._held.get(job.id) == token:
+            self._settles.add(finish(run, retry=self._options.retry, now=self._clock.now()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # The slot is held by the task and by nothing else, so however a run ends it is free again.
-        self._agenda.vacate(self._running.pop(task).name)
+        job, _ = self._running.pop(task)
+        self._agenda.vacate(job.name)
         self._signal.set()
 
-    async def _reject(self, unreadable: dict[ObjectId, Exception], token: str) -> None:
-        changes = [transitions.reject(job, token, reason=str(error)) for job, error in unreadable.items()]
-        await self._write(changes)
-        for error in unreadable.values():
-            self._events.emit(JobErrorEvent, error)
+    def _current_job(self) -> Job[Any] | None:
+        """The job whose handler has the event loop at this moment; asked from another thread."""
+        task = asyncio.current_task(self._loop)
+        running = None if task is None else self._running.get(task)
+        return None if running is None else running[0]
+
+    def _lost(self, lost: Mapping[ObjectId, str]) -> None:
+        """Give up runs whose claim is gone. Those that have ended are found out when they are settled."""
+        for task, (job, token) in list(self._running.items()):
+            if not task.done() and lost.get(job.id) == token and self._held.get(job.id) == token:
+                del self._held[job.id]
+                self._events.emit(ev.JobLostEvent, job)
+                task.cancel()
+
+    # --- settling ---------------------------------------------------------------------------------------------------
 
     async def _settle(self, finished: list[Finished]) -> None:
-        settled = await self._write(plan(finished))
-        self._signal.set()
+        settled = await self._persist(lambda: self._flow.settle(plan(finished)))
         if settled is not None:
             for run in finished:
-                self._announce(run, settled)
+                if not await self._is_resettled(run, settled):
+                    self._close(run, settled)
+        self._signal.set()
 
-    async def _write(self, changes: Sequence[Transition]) -> Settled | None:
-        """Settle, however often it takes; None if the shutdown's time ran out over it."""
+    async def _persist(self, question: Callable[[], Awaitable[T]]) -> T | None:
+        """Get an answer from the database, however often it takes; None if the shutdown's time ran out over it."""
+        pause = _FIRST_PAUSE
         while True:
             try:
-                return await self._flow.settle(changes)
+                return await self._ask(question())
             except PyMongoError as error:
-                self._events.emit(JobErrorEvent, error)
+                self._report(error)
             if time.monotonic() >= self._give_up_at:
                 return None
-            await self._rest()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _announce(self, run: Finished, settled: Settled) -> None:
-        if run.job.id in settled.lost:
-            return
-        if run.job.id in settled.refused:
-            self._events.emit(JobErrorEvent, settled.refused[run.job.id], run.job)
-        elif isinstance(run.outcome, Completed):
-            self._events.emit(JobCompleteEvent, run.job, run.duration)
+    async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
+        """Settle again what was not written because the job was given another schedule meanwhile."""
+        if run.repeat_at is None or run.job.id not in settled.lost:
+            return False
+        job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        if job is None:
+            return False
+        self._settles.add(
+            finish(replace(run, job=job, repeat_at=None), retry=self._options.retry, now=self._clock.now())
+        )
+        return True
+
+    def _close(self, run: Finished, settled: Settled) -> None:
+        """The outcome is written, or never will be: say so."""
+        job = run.job
+        if self._held.get(job.id) == run.token:
+            del self._held[job.id]
+        if job.id in settled.lost:
+            self._events.emit(ev.JobLostEvent, job)
+        elif job.id in settled.refused:
+            self._events.emit(ev.JobErrorEvent, settled.refused[job.id], job)
+        else:
+            self._announce(run)
+
+    def _announce(self, run: Finished) -> None:
+        if isinstance(run.outcome, Completed):
+            self._events.emit(ev.JobCompleteEvent, run.job, run.duration)
         elif isinstance(run.outcome, Failed):
-            self._events.emit(JobFailEvent, run.job, run.outcome.error, run.retry_at is not None)
+            self._events.emit(ev.JobFailEvent, run.job, run.outcome.error, run.retry_at is not None)
+        if run.next_run_at is not None:
+            self.notice([(run.job.name, run.next_run_at)])
 
-    async def _recover_from(self, error: PyMongoError) -> None:
-        self._events.emit(JobErrorEvent, error)
-        await self._rest()
+    # --- looking ahead ----------------------------------------------------------------------------------------------
 
-    async def _rest(self) -> None:
-        """Pause after an error, longer each time."""
-        await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+    async def _survey(self) -> None:
+        """Find out when there will be something to do, and take back jobs whose leases ran out."""
+        survey = await self._ask(self._flow.survey(self._workers.names(), self._times.since))
+        if not self._options.recover:
+            self._times.surveyed(survey.next_due, None)
+            return
+        recovery = plan_recovery(
+            [lease for lease in survey.leases if lease["_id"] not in self._held],
+            now=self._clock.now(),
+            timeout=self._lease,
+            max_attempts=self._options.retry.max_retries,
+        )
+        self._times.surveyed(survey.next_due, recovery.next_expiry)
+        await self._recover(recovery)
+        if (recovery.requeue or recovery.fail) and len(survey.leases) == OLDEST_LEASES:
+            self._times.unknown = True
+
+    async def _recover(self, recovery: Recovery) -> None:
+        count = 0
+        if recovery.requeue:
+            count += await self._ask(self._flow.recover(recovery.requeue))
+        for change, error in recovery.fail:
+            job = await self._ask(self._flow.apply(change))
+            if job is not None:
+                count += 1
+                self._events.emit(ev.JobFailEvent, job, error, False)
+        if count:
+            self._events.emit(ev.StaleRecoveredEvent, count)
+            self._agenda.open(self._workers.names())
+
+    # --- ending -----------------------------------------------------------------------------------------------------
 
     async def _finish_running(self) -> None:
         """Let running handlers finish; cancel and release those that take too long."""
-        await self._wait_for_running(seconds(self._options.shutdown_timeout), self._hurry)
-        if not self._running:
-            return
-        late = list(self._running.values())
-        for task in self._running:
-            task.cancel()
         timeout = seconds(self._options.shutdown_timeout)
-        self._events.emit(JobErrorEvent, ShutdownTimeoutError(timeout, late))
-        await self._wait_for_running(_CLEAN_UP, asyncio.Event())
+        await self._wait_for_running(timeout, self._hurry)
+        if self._running:
+            late = [job for job, _ in self._running.values()]
+            for task in self._running:
+                task.cancel()
+            self._report(ShutdownTimeoutError(timeout, late))
+            await self._wait_for_running(_CLEAN_UP, asyncio.Event())
 
     async def _wait_for_running(self, timeout: float, cut_short: asyncio.Event) -> None:
         deadline = time.monotonic() + timeout

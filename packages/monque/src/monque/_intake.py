@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import bson
 from bson import ObjectId
 
-from monque._names import check_job_name
+from monque._names import check_job_name, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
 from monque.job import Job, JobStatus
 from monque.options import Duration, is_duration, seconds
 
 if TYPE_CHECKING:
     from bson.codec_options import CodecOptions
+
+    from monque._cron import Cron
 
 __all__ = ["NewJob"]
 
@@ -33,6 +36,7 @@ class NewJob:
         data: Anything BSON can hold; nothing means an empty document.
         run_at: When it is due; an aware datetime. One in the past is due at once.
         delay: How long from now it is due, instead of `run_at`.
+        unique_key: At most one job of this name and key is pending or processing.
         priority: -10 … 10, the higher runs first; None is 0, the normal one.
 
     Example:
@@ -44,6 +48,7 @@ class NewJob:
     data: Any = None
     run_at: datetime | None = None
     delay: Duration | None = None
+    unique_key: str | None = None
     priority: int | None = None
 
 
@@ -65,6 +70,8 @@ def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
 def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None) -> Job[Any]:
     """Check a request and make the job of it."""
     check_job_name(request.name)
+    if request.unique_key is not None:
+        check_unique_key(request.unique_key)
     data: Any = {} if request.data is None else request.data
     _check_payload(data, codec, max_payload_bytes)
     return Job(
@@ -76,7 +83,27 @@ def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_pay
         fail_count=0,
         created_at=now,
         updated_at=now,
+        unique_key=request.unique_key,
         priority=_priority(request.priority),
+    )
+
+
+def recurring_job(job: Job[Any], cron: Cron, codec: CodecOptions[Any]) -> Job[Any]:
+    """Make a new job a recurring one.
+
+    Without a unique key it gets one made of all that describes it, so that declaring it again, at every start of a
+    program for instance, does not make another.
+    """
+    key = job.unique_key
+    if key is None:
+        described = bson.encode({"data": job.data}, codec_options=codec)
+        key = f"cron:{cron.timezone}:{hashlib.sha256(cron.expression.encode() + described).hexdigest()[:32]}"
+    return replace(
+        job,
+        repeat_interval=cron.expression,
+        timezone=None if cron.timezone == "UTC" else cron.timezone,
+        unique_key=key,
+        next_run_at=cron.next_after(job.next_run_at),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from monque import logs
 from monque._clock import ServerClock
 from monque._connection import Source, check_source, driver_errors, open_database
+from monque._cron import Cron
 from monque._engine import Engine
 from monque._intake import NewJob, as_new_job
 from monque._producer import Producer
@@ -26,10 +27,11 @@ from monque.options import Options
 from monque.worker import Handler, Worker, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from datetime import datetime
     from types import TracebackType
 
+    from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque.job import Job
@@ -48,7 +50,7 @@ class _Connected:
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
-        self.producer = Producer(self.flow, self.clock, self.collection.codec_options, options)
+        self.producer = Producer(self.flow, self.clock, options)
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
 
@@ -148,14 +150,16 @@ class Monque:
 
     # --- producing --------------------------------------------------------------------------------------------------
 
-    async def enqueue(
+    async def enqueue(  # noqa: PLR0913  each is something users say
         self,
         name: str,
         data: Any = None,  # noqa: ANN401  whatever BSON can hold
         *,
         run_at: datetime | None = None,
         delay: Duration | None = None,
+        unique_key: str | None = None,
         priority: int | None = None,
+        session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
 
@@ -164,10 +168,13 @@ class Monque:
             data: What the worker needs to know: anything BSON can hold; nothing means `{}`.
             run_at: When it is due, as an aware datetime; a past one is due at once.
             delay: How long from now it is due, as a timedelta or in seconds, instead of `run_at`.
+            unique_key: At most one job of this name and key is pending or processing: while there is one, it is
+                returned, unchanged, and no other is made.
             priority: -10 … 10, the higher runs first; 0 is normal.
+            session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
-            The job as stored.
+            The job as stored, or the one that has the unique key.
 
         Raises:
             InvalidArgumentError: An argument makes no sense; nothing was written.
@@ -183,25 +190,79 @@ class Monque:
             >>> asyncio.run(main())
             send-email pending
         """
-        request = NewJob(name=name, data=data, run_at=run_at, delay=delay, priority=priority)
+        request = NewJob(name=name, data=data, run_at=run_at, delay=delay, unique_key=unique_key, priority=priority)
         connected = self._connection()
-        with driver_errors("enqueue the job"):
-            job = await connected.producer.enqueue(request)
-        self._wake(connected, [job])
+        with driver_errors("enqueue the job", session):
+            job = await connected.producer.enqueue(request, session)
+        self._notice(connected, [job])
         return job
 
     async def now(self, name: str, data: Any = None) -> Job[Any]:  # noqa: ANN401  whatever BSON can hold
         """Ask for a job to be run at once; the same as `enqueue` without a time."""
         return await self.enqueue(name, data)
 
-    async def enqueue_many(self, jobs: Iterable[NewJob | dict[str, Any] | tuple[str, Any]]) -> list[Job[Any]]:
+    async def schedule(
+        self,
+        expression: str,
+        name: str,
+        data: Any = None,  # noqa: ANN401  whatever BSON can hold
+        *,
+        timezone: str = "UTC",
+        unique_key: str | None = None,
+        session: AsyncClientSession | None = None,
+    ) -> Job[Any]:
+        """Ask for a job to be run again and again, at the times a cron expression names.
+
+        There is one document for all its runs. Scheduling it again under the same key gives it the new expression,
+        time zone and data. Without a key, one is made of name, expression, time zone and data: scheduling exactly the
+        same again then changes nothing.
+
+        Args:
+            expression: Five fields (`0 9 * * 1-5`), six with seconds first, or `@daily` and the like.
+            name: The name of the worker that is to run it.
+            data: What the worker needs to know.
+            timezone: IANA name of the zone whose clock the expression is read on.
+            unique_key: The key that stands for this schedule.
+            session: As for `enqueue`.
+
+        Returns:
+            The job, with its first or next time in `next_run_at`.
+
+        Raises:
+            InvalidCronError: The expression cannot be understood, or never comes true.
+            InvalidArgumentError: Another argument makes no sense.
+            ConnectionError: The database did not confirm the write.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         job = await monque.schedule("0 9 * * 1-5", "report", timezone="Europe/Berlin")
+            ...         print(job.repeat_interval, job.timezone)
+            >>> asyncio.run(main())
+            0 9 * * 1-5 Europe/Berlin
+        """
+        cron = Cron.parse(expression, timezone)
+        connected = self._connection()
+        with driver_errors("schedule the job", session):
+            job = await connected.producer.schedule(cron, NewJob(name=name, data=data, unique_key=unique_key), session)
+        self._notice(connected, [job])
+        return job
+
+    async def enqueue_many(
+        self,
+        jobs: Iterable[NewJob | Mapping[str, Any] | tuple[str, Any]],
+        *,
+        session: AsyncClientSession | None = None,
+    ) -> list[Job[Any]]:
         """Ask for many jobs to be run, in one go.
 
         Args:
             jobs: `NewJob` values, dicts of their fields, or pairs of name and data.
+            session: As for `enqueue`.
 
         Returns:
-            The jobs as stored, in the order given.
+            The jobs as stored, in the order given; in place of one whose unique key is taken, the job that has it.
 
         Raises:
             InvalidArgumentError: One of them makes no sense; nothing was written.
@@ -218,14 +279,15 @@ class Monque:
         """
         requests = [as_new_job(item) for item in jobs]
         connected = self._connection()
-        with driver_errors("enqueue the jobs"):
-            made = await connected.producer.enqueue_many(requests)
-        self._wake(connected, made)
+        with driver_errors("enqueue the jobs", session):
+            made = await connected.producer.enqueue_many(requests, session)
+        self._notice(connected, made)
         return made
 
-    def _wake(self, connected: _Connected, jobs: Iterable[Job[Any]]) -> None:
+    def _notice(self, connected: _Connected, jobs: Iterable[Job[Any]]) -> None:
+        # The change stream would say so, too, but not as soon, and not everywhere.
         if connected.engine is not None:
-            connected.engine.wake({job.name for job in jobs})
+            connected.engine.notice({(job.name, job.next_run_at) for job in jobs})
 
     # --- working ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +320,7 @@ class Monque:
         def register(handler: H) -> H:
             self._workers.add(Worker(name=name, handler=handler, concurrency=concurrency), replace=replace)
             if self._connected is not None and self._connected.engine is not None:
-                self._connected.engine.wake([name])
+                self._connected.engine.listen_anew()
             return handler
 
         return register if handler is None else register(handler)

@@ -1,21 +1,23 @@
-"""Enqueueing: what was asked for is checked, made into jobs and written, together with what others ask meanwhile."""
+"""Enqueueing: what was asked for is checked, made into jobs and written, grouped with what others ask for."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure
 
 from monque._batching import Batcher
-from monque._intake import NewJob, new_job
+from monque._intake import NewJob, new_job, recurring_job
+from monque.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bson.codec_options import CodecOptions
+    from pymongo.asynchronous.client_session import AsyncClientSession
 
     from monque._clock import ServerClock
+    from monque._cron import Cron
     from monque._store.flow import Flow
     from monque.job import Job
     from monque.options import Options
@@ -24,65 +26,97 @@ _LARGEST_INSERT = 1000
 
 
 class _Insert:
-    """A job on its way into the collection, and the promise to say when it is there."""
+    """A job on its way into the collection, and the promise to say what is there in the end."""
 
     def __init__(self, job: Job[Any]) -> None:
         self.job = job
-        self.written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stored: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, result: Job[Any] | Exception) -> None:
+        """Keep the promise; a caller that was cancelled no longer waits for it."""
+        if self.stored.done():
+            return
+        if isinstance(result, Exception):
+            self.stored.set_exception(result)
+        else:
+            self.stored.set_result(result)
 
 
 class Producer:
     """Writes new jobs."""
 
-    def __init__(self, flow: Flow, clock: ServerClock, codec: CodecOptions[Any], options: Options) -> None:
+    def __init__(self, flow: Flow, clock: ServerClock, options: Options) -> None:
         self._flow = flow
         self._clock = clock
-        self._codec = codec
+        self._codec = flow.collection.codec_options
         self._options = options
         self._inserts: Batcher[_Insert] = Batcher(self._insert, largest=_LARGEST_INSERT)
 
-    async def enqueue(self, request: NewJob) -> Job[Any]:
-        """Write one job, grouped with those that others enqueue at this moment."""
-        insert = _Insert(self._make(request))
-        self._inserts.add(insert)
-        await insert.written
-        return insert.job
+    async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
+        """Write one job; without a session grouped with those that others enqueue at this moment."""
+        job = self._make(request)
+        return await self._store_one(job, session)
 
-    async def enqueue_many(self, requests: Sequence[NewJob]) -> list[Job[Any]]:
+    async def enqueue_many(self, requests: Sequence[NewJob], session: AsyncClientSession | None) -> list[Job[Any]]:
         """Check all, then write all."""
         jobs = [self._make(request) for request in requests]
-        if jobs:
-            await asyncio.shield(self._flow.insert(jobs))
-        return jobs
+        if not jobs:
+            return []
+        if session is not None:
+            return await self._flow.insert_in(self._check_session(session), jobs)
+        stored = await asyncio.shield(self._flow.insert(jobs))
+        for job in stored:
+            if isinstance(job, OperationFailure):
+                raise job
+        return [job for job in stored if not isinstance(job, OperationFailure)]
+
+    async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
+        """Write a recurring job, or give the one that has its key this schedule and data."""
+        wanted = recurring_job(self._make(request), cron, self._codec)
+        while True:
+            holder = await self._store_one(wanted, session)
+            if _is_alike(holder, wanted):
+                return holder
+            redefined = await self._flow.redefine(holder, wanted, session)
+            if redefined is not None:
+                return redefined
 
     async def flush(self) -> None:
         """Wait until everything enqueued so far is written."""
         await self._inserts.flush()
 
+    async def _store_one(self, job: Job[Any], session: AsyncClientSession | None) -> Job[Any]:
+        if session is not None:
+            return (await self._flow.insert_in(self._check_session(session), [job]))[0]
+        insert = _Insert(job)
+        self._inserts.add(insert)
+        return await insert.stored
+
     def _make(self, request: NewJob) -> Job[Any]:
-        return new_job(
-            request,
-            now=self._clock.now(),
-            codec=self._codec,
-            max_payload_bytes=self._options.max_payload_bytes,
-        )
+        limit = self._options.max_payload_bytes
+        return new_job(request, now=self._clock.now(), codec=self._codec, max_payload_bytes=limit)
+
+    def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
+        if session.client is not self._flow.collection.database.client:
+            raise InvalidArgumentError(
+                "session", session, "a session of the client that was given to Monque; pass that client or its database"
+            )
+        return session
 
     async def _insert(self, inserts: list[_Insert]) -> None:
         try:
-            await self._flow.insert([insert.job for insert in inserts])
-        except PyMongoError as error:
+            stored = await self._flow.insert([insert.job for insert in inserts])
+        except Exception as error:  # noqa: BLE001  whatever it is, the callers have to know
             for insert in inserts:
-                _resolve(insert.written, error)
+                insert.resolve(error)
         else:
-            for insert in inserts:
-                _resolve(insert.written)
+            for insert, job in zip(inserts, stored, strict=True):
+                insert.resolve(job)
 
 
-def _resolve(written: asyncio.Future[None], error: PyMongoError | None = None) -> None:
-    # A caller that was cancelled no longer waits.
-    if written.done():
-        return
-    if error is None:
-        written.set_result(None)
-    else:
-        written.set_exception(error)
+def _is_alike(holder: Job[Any], wanted: Job[Any]) -> bool:
+    return (holder.repeat_interval, holder.timezone, holder.data) == (
+        wanted.repeat_interval,
+        wanted.timezone,
+        wanted.data,
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from monque import _transitions as transitions
+from monque._cron import Cron
 from monque._execution import reason
 from monque._retry import retry_delay
-from monque.outcome import Completed, Failed, Outcome
+from monque.errors import InvalidArgumentError
+from monque.outcome import Completed, Failed, Outcome, Released
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,23 +33,42 @@ class Finished:
         token: The token of its claim.
         outcome: What came of it.
         duration: How long the handler took, in seconds.
-        retry_at: When it runs again, if it failed and does.
+        retry_at: When it runs again because it failed, if it does.
+        repeat_at: When its next occurrence is, if there is one and no retry comes before it.
     """
 
     job: Job[Any]
     token: str
     outcome: Outcome
-    duration: float
+    duration: float = 0
     retry_at: datetime | None = None
+    repeat_at: datetime | None = None
+
+    @property
+    def next_run_at(self) -> datetime | None:
+        """When it runs again, if it does."""
+        return self.retry_at or self.repeat_at
 
 
-def finish(job: Job[Any], token: str, outcome: Outcome, duration: float, *, retry: Retry, now: datetime) -> Finished:
+def finish(run: Finished, *, retry: Retry, now: datetime) -> Finished:
     """Decide what follows from an outcome that was reached at `now`."""
-    retry_at = None
-    if isinstance(outcome, Failed) and not outcome.final:
-        delay = retry_delay(retry, job.fail_count + 1)
-        retry_at = None if delay is None else now + delay
-    return Finished(job, token, outcome, duration, retry_at)
+    if isinstance(run.outcome, Failed) and not run.outcome.final:
+        delay = retry_delay(retry, run.job.fail_count + 1)
+        if delay is not None:
+            return replace(run, retry_at=now + delay)
+    if run.job.repeat_interval is None or isinstance(run.outcome, Released):
+        return run
+    try:
+        return replace(run, repeat_at=_next_occurrence(run.job, run.job.repeat_interval))
+    except InvalidArgumentError as error:
+        # A schedule that other producers wrote and nobody here can read.
+        return replace(run, outcome=Failed(error, final=True))
+
+
+def _next_occurrence(job: Job[Any], expression: str) -> datetime:
+    """The first one after this run began: those missed before are made up for by it, those since by the next."""
+    cron = Cron.parse(expression, job.timezone or "UTC")
+    return cron.next_from(job.next_run_at, job.locked_at or job.next_run_at)
 
 
 def plan(finished: Iterable[Finished]) -> list[Transition]:
@@ -56,10 +77,12 @@ def plan(finished: Iterable[Finished]) -> list[Transition]:
     released: defaultdict[str, list[ObjectId]] = defaultdict(list)
     changes: list[Transition] = []
     for run in finished:
-        if isinstance(run.outcome, Completed):
-            completed[run.token].append(run.job.id)
-        elif isinstance(run.outcome, Failed):
+        if isinstance(run.outcome, Failed):
             changes.append(_failure(run, run.outcome))
+        elif run.repeat_at is not None:
+            changes.append(transitions.repeat(run.job, run.token, next_run_at=run.repeat_at))
+        elif isinstance(run.outcome, Completed):
+            completed[run.token].append(run.job.id)
         else:
             released[run.token].append(run.job.id)
     changes += [transitions.complete(jobs, token) for token, jobs in completed.items()]
@@ -69,6 +92,8 @@ def plan(finished: Iterable[Finished]) -> list[Transition]:
 
 def _failure(run: Finished, outcome: Failed) -> Transition:
     job, fail_count, why = run.job, run.job.fail_count + 1, reason(outcome.error)
-    if run.retry_at is None:
-        return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why)
-    return transitions.retry(job.id, run.token, fail_count=fail_count, reason=why, next_run_at=run.retry_at)
+    if run.retry_at is not None:
+        return transitions.retry(job.id, run.token, fail_count=fail_count, reason=why, next_run_at=run.retry_at)
+    if run.repeat_at is not None:
+        return transitions.repeat(job, run.token, next_run_at=run.repeat_at, reason=why)
+    return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why)

@@ -1,30 +1,38 @@
 """The state diagram: every change of a job's state, each the filter it is fenced by and the update it makes.
 
-    enqueue    → pending                             (an insert, see `monque._intake`)
-    claim      pending → processing
-    complete   processing → completed
-    retry      processing → pending                  after a failure, with backoff
-    fail       processing → failed                   for good
-    release    processing → pending                  no attempt spent
-    reject     processing → failed                   the document is no job
-    refuse     pending → failed                      likewise, and it cannot even be claimed
+    enqueue      → pending                             (an insert, see `monque._intake`)
+    claim        pending → processing
+    complete     processing → completed
+    repeat       processing → pending                  a recurring job, until its next occurrence
+    retry        processing → pending                  after a failure, with backoff
+    fail         processing → failed                   for good
+    release      processing → pending                  no attempt spent
+    recover      processing → pending or failed        its lease ran out
+    cancel       pending or processing → cancelled
+    revive       failed or cancelled → pending
+    reschedule   pending → pending
+    redefine     pending → pending, processing → processing   a recurring job gets another schedule
+    reject       processing → failed                   the document is no job
+    refuse       pending → failed                      likewise, and it cannot even be claimed
 
-Everything out of `processing` is fenced by the claim token: it changes nothing unless the claim still holds. It leaves
-the token behind as `settledBy`, so that a write whose answer was lost can be recognised as done when it is repeated.
+What the holder of a claim writes is fenced by the claim token: it changes nothing unless the claim still holds. It
+leaves the token behind as `settledBy`, so that a write whose answer was lost can be recognised as done when repeated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from monque.job import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from bson import ObjectId
+
+    from monque.job import Job
 
 DUE: dict[str, Any] = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 _CLAIM_FIELDS = {
@@ -74,6 +82,22 @@ def complete(jobs: Sequence[ObjectId], token: str) -> Transition:
     return _settle(jobs, token, JobStatus.COMPLETED, unset=("failReason",))
 
 
+def repeat(job: Job[Any], token: str, *, next_run_at: datetime, reason: str | None = None) -> Transition:
+    """Its run is over, well or for good (`reason`), and so it waits for its next occurrence, with a clean slate.
+
+    Nothing is written if it was given another schedule meanwhile, since `next_run_at` follows from the old one.
+    """
+    change = _settle(
+        [job.id],
+        token,
+        JobStatus.PENDING,
+        {"nextRunAt": next_run_at, "failCount": 0, **({"failReason": reason} if reason else {})},
+        unset=("attempts",) if reason else ("attempts", "failReason"),
+    )
+    schedule = {"repeatInterval": job.repeat_interval, "timezone": job.timezone}
+    return replace(change, filter={**change.filter, **schedule})
+
+
 def retry(job: ObjectId, token: str, *, fail_count: int, reason: str, next_run_at: datetime) -> Transition:
     """Its run failed and it runs again."""
     return _settle(
@@ -118,6 +142,81 @@ def refuse(jobs: Sequence[ObjectId]) -> Transition:
     )
 
 
+def recover(job: Mapping[str, Any], *, failed_because: str | None) -> Transition:
+    """Take back a job whose lease ran out, provided that nobody renewed it since it was seen."""
+    status = JobStatus.FAILED if failed_because else JobStatus.PENDING
+    values = {"status": status.value, **({"failReason": failed_because} if failed_because else {})}
+    return Transition(
+        [job["_id"]],
+        {
+            "_id": job["_id"],
+            "status": JobStatus.PROCESSING.value,
+            **_seen(job, "claimToken", "lastHeartbeat", "lockedAt"),
+        },
+        {"$set": values, "$unset": _CLAIM_FIELDS, "$currentDate": {"updatedAt": True}},
+    )
+
+
+def recover_recurring(job: Mapping[str, Any], *, next_run_at: datetime, failed_because: str) -> Transition:
+    """Likewise for a recurring job that has no attempts left: it goes on with its next occurrence."""
+    change = recover(job, failed_because=failed_because)
+    values = {"status": JobStatus.PENDING.value, "failReason": failed_because, "nextRunAt": next_run_at, "failCount": 0}
+    unset = {**_CLAIM_FIELDS, "attempts": ""}
+    return replace(change, update={**change.update, "$set": values, "$unset": unset})
+
+
+def cancel(jobs: Sequence[ObjectId]) -> Transition:
+    """They are not to run, or not to go on running."""
+    return _manage(
+        jobs,
+        (JobStatus.PENDING, JobStatus.PROCESSING),
+        {"$set": {"status": JobStatus.CANCELLED.value}, "$unset": _CLAIM_FIELDS},
+    )
+
+
+def redefine(holder: Job[Any], wanted: Job[Any]) -> tuple[Transition, Transition]:
+    """A recurring job gets the schedule and data of `wanted`: what to write while it waits, and what while it runs.
+
+    A run that is under way keeps its time; what follows from the new schedule is decided when it is over.
+    """
+    values = {"repeatInterval": wanted.repeat_interval, "data": wanted.data}
+    unset = {} if wanted.timezone else {"$unset": {"timezone": ""}}
+    if wanted.timezone:
+        values["timezone"] = wanted.timezone
+    moved = (holder.repeat_interval, holder.timezone) != (wanted.repeat_interval, wanted.timezone)
+    time = {"nextRunAt": wanted.next_run_at} if moved else {}
+    return (
+        _manage([holder.id], (JobStatus.PENDING,), {"$set": {**values, **time}, **unset}),
+        _manage([holder.id], (JobStatus.PROCESSING,), {"$set": values, **unset}),
+    )
+
+
+def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
+    """They are to run after all, at once and with a clean slate."""
+    return _manage(
+        jobs,
+        (JobStatus.FAILED, JobStatus.CANCELLED),
+        {
+            "$set": {"status": JobStatus.PENDING.value, "failCount": 0, "nextRunAt": now},
+            "$unset": {**_CLAIM_FIELDS, "failReason": "", "attempts": ""},
+        },
+    )
+
+
+def reschedule(jobs: Sequence[ObjectId], *, run_at: datetime) -> Transition:
+    """They are to run at another time."""
+    return _manage(jobs, (JobStatus.PENDING,), {"$set": {"nextRunAt": run_at}})
+
+
+def _manage(jobs: Sequence[ObjectId], statuses: Sequence[JobStatus], update: dict[str, Any]) -> Transition:
+    allowed = {"$in": [status.value for status in statuses]}
+    return Transition(jobs, {"_id": _ids(jobs), "status": allowed}, {**update, "$currentDate": {"updatedAt": True}})
+
+
+def _seen(job: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: job.get(name, {"$exists": False}) for name in names}
+
+
 def _settle(
     jobs: Sequence[ObjectId],
     token: str,
@@ -139,5 +238,8 @@ def _settle(
 
 def held(jobs: Sequence[ObjectId], token: str) -> dict[str, Any]:
     """The fence: those of `jobs` that are still held by the claim of `token`."""
-    which: Any = jobs[0] if len(jobs) == 1 else {"$in": jobs}
-    return {"_id": which, "status": JobStatus.PROCESSING.value, "claimToken": token}
+    return {"_id": _ids(jobs), "status": JobStatus.PROCESSING.value, "claimToken": token}
+
+
+def _ids(jobs: Sequence[ObjectId]) -> Any:  # noqa: ANN401  an id or an operator
+    return jobs[0] if len(jobs) == 1 else {"$in": jobs}

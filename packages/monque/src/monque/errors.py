@@ -16,6 +16,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── JobStateError             the job is in a state that does not allow this
     ├── ShutdownTimeoutError      handlers that were still running when time was up
     ├── AggregationTimeoutError   a statistic that took too long
+    ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
     └── EmbeddedError             the embedded MongoDB cannot be found, started or used
 
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidPayloadError",
     "JobDocumentError",
     "JobStateError",
+    "LeaseExpiredError",
     "MonqueError",
     "PayloadTooLargeError",
     "ShutdownTimeoutError",
@@ -233,17 +235,35 @@ class AggregationTimeoutError(MonqueError):
         self.timeout = timeout
 
 
-class BlockedEventLoopError(MonqueError):
-    """A handler keeps the event loop from running, so nothing else of its process makes progress.
+class LeaseExpiredError(MonqueError):
+    """Every attempt at a job ended with its lease running out, and there are none left; it has failed.
 
     Attributes:
-        job: The job whose handler holds the loop.
+        job_id: The job's id.
+        attempts: How often it was claimed.
+    """
+
+    def __init__(self, job_id: object, attempts: int) -> None:
+        super().__init__(
+            f"the lease of job {job_id} ran out, and it was attempt {attempts}, the last one: "
+            "the processes that ran it were killed, or hung"
+        )
+        self.job_id = job_id
+        self.attempts = attempts
+
+
+class BlockedEventLoopError(MonqueError):
+    """Something keeps the event loop from running, so nothing else of its process makes progress.
+
+    Attributes:
+        job: The job whose handler holds the loop; None if it is none of them.
         seconds: For how long the loop has not run.
     """
 
-    def __init__(self, job: Job[Any], seconds: float) -> None:
+    def __init__(self, job: Job[Any] | None, seconds: float) -> None:
+        culprit = "something" if job is None else f"job {job.name} {job.id}"
         super().__init__(
-            f"job {job.name} {job.id} has blocked the event loop for {seconds:.1f} s; "
+            f"{culprit} has blocked the event loop for {seconds:.1f} s; "
             "move its blocking calls off the loop, with asyncio.to_thread for instance"
         )
         self.job = job

@@ -15,18 +15,47 @@ if TYPE_CHECKING:
     from monque.job import Job
 
 __all__ = [
+    "ChangeStreamClosedEvent",
+    "ChangeStreamConnectedEvent",
+    "ChangeStreamErrorEvent",
+    "ChangeStreamFallbackEvent",
     "Event",
     "EventName",
+    "JobCancelledEvent",
     "JobCompleteEvent",
+    "JobDeletedEvent",
     "JobErrorEvent",
     "JobFailEvent",
+    "JobLostEvent",
+    "JobRetriedEvent",
     "JobStartEvent",
+    "JobsCancelledEvent",
+    "JobsDeletedEvent",
+    "JobsRetriedEvent",
     "Listener",
+    "StaleRecoveredEvent",
 ]
 
 _logger = logging.getLogger("monque")
 
-EventName = Literal["job:start", "job:complete", "job:fail", "job:error"]
+EventName = Literal[
+    "job:start",
+    "job:complete",
+    "job:fail",
+    "job:error",
+    "job:cancelled",
+    "job:retried",
+    "job:deleted",
+    "jobs:cancelled",
+    "jobs:retried",
+    "jobs:deleted",
+    "job:lost",
+    "stale:recovered",
+    "changestream:connected",
+    "changestream:error",
+    "changestream:fallback",
+    "changestream:closed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +114,163 @@ class JobErrorEvent:
     job: Job[Any] | None = None
 
 
-Event = JobStartEvent | JobCompleteEvent | JobFailEvent | JobErrorEvent
+@dataclass(frozen=True, slots=True)
+class JobCancelledEvent:
+    """A job was cancelled.
+
+    Attributes:
+        job: The job, as it is now.
+    """
+
+    name: ClassVar[EventName] = "job:cancelled"
+    job: Job[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRetriedEvent:
+    """A failed or cancelled job was made pending again by hand.
+
+    Attributes:
+        job: The job, as it is now.
+    """
+
+    name: ClassVar[EventName] = "job:retried"
+    job: Job[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobDeletedEvent:
+    """A job was deleted.
+
+    Attributes:
+        job: The job, as it was.
+    """
+
+    name: ClassVar[EventName] = "job:deleted"
+    job: Job[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsCancelledEvent:
+    """Jobs were cancelled together.
+
+    Attributes:
+        count: How many.
+    """
+
+    name: ClassVar[EventName] = "jobs:cancelled"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRetriedEvent:
+    """Failed or cancelled jobs were made pending again together.
+
+    Attributes:
+        count: How many.
+    """
+
+    name: ClassVar[EventName] = "jobs:retried"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsDeletedEvent:
+    """Jobs were deleted together.
+
+    Attributes:
+        count: How many.
+    """
+
+    name: ClassVar[EventName] = "jobs:deleted"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobLostEvent:
+    """The lease of a job ran out here, or it was taken away, and what its run comes to no longer counts.
+
+    Attributes:
+        job: The job, as claimed here.
+    """
+
+    name: ClassVar[EventName] = "job:lost"
+    job: Job[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRecoveredEvent:
+    """Jobs whose lease had run out were taken back.
+
+    Attributes:
+        count: How many.
+    """
+
+    name: ClassVar[EventName] = "stale:recovered"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStreamConnectedEvent:
+    """Jobs enqueued anywhere are noticed at once from now on."""
+
+    name: ClassVar[EventName] = "changestream:connected"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStreamErrorEvent:
+    """The change stream ended, or could not be opened; it is tried again in the background.
+
+    Attributes:
+        error: What the server or the driver said.
+    """
+
+    name: ClassVar[EventName] = "changestream:error"
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStreamFallbackEvent:
+    """There is no change stream for now: jobs are noticed by polling, at `Polling.interval`.
+
+    Attributes:
+        reason: Why.
+    """
+
+    name: ClassVar[EventName] = "changestream:fallback"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStreamClosedEvent:
+    """The change stream was closed on purpose.
+
+    Attributes:
+        reason: Why.
+    """
+
+    name: ClassVar[EventName] = "changestream:closed"
+    reason: str
+
+
+Event = (
+    JobStartEvent
+    | JobCompleteEvent
+    | JobFailEvent
+    | JobErrorEvent
+    | JobCancelledEvent
+    | JobRetriedEvent
+    | JobDeletedEvent
+    | JobsCancelledEvent
+    | JobsRetriedEvent
+    | JobsDeletedEvent
+    | JobLostEvent
+    | StaleRecoveredEvent
+    | ChangeStreamConnectedEvent
+    | ChangeStreamErrorEvent
+    | ChangeStreamFallbackEvent
+    | ChangeStreamClosedEvent
+)
 
 E_contra = TypeVar("E_contra", contravariant=True)
 AnyListener = Callable[[Any], object]
@@ -109,6 +294,36 @@ class Subscribe(Protocol):
     def __call__(self, event: Literal["job:fail"], listener: Listener[JobFailEvent], /) -> None: ...
     @overload
     def __call__(self, event: Literal["job:error"], listener: Listener[JobErrorEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["job:cancelled"], listener: Listener[JobCancelledEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["job:retried"], listener: Listener[JobRetriedEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["job:deleted"], listener: Listener[JobDeletedEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["jobs:cancelled"], listener: Listener[JobsCancelledEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["jobs:retried"], listener: Listener[JobsRetriedEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["jobs:deleted"], listener: Listener[JobsDeletedEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["job:lost"], listener: Listener[JobLostEvent], /) -> None: ...
+    @overload
+    def __call__(self, event: Literal["stale:recovered"], listener: Listener[StaleRecoveredEvent], /) -> None: ...
+    @overload
+    def __call__(
+        self, event: Literal["changestream:connected"], listener: Listener[ChangeStreamConnectedEvent], /
+    ) -> None: ...
+    @overload
+    def __call__(self, event: Literal["changestream:error"], listener: Listener[ChangeStreamErrorEvent], /) -> None: ...
+    @overload
+    def __call__(
+        self, event: Literal["changestream:fallback"], listener: Listener[ChangeStreamFallbackEvent], /
+    ) -> None: ...
+    @overload
+    def __call__(
+        self, event: Literal["changestream:closed"], listener: Listener[ChangeStreamClosedEvent], /
+    ) -> None: ...
 
 
 class Events:

@@ -39,9 +39,7 @@ def test_mongod_is_gone_a_second_after_its_users_are_killed(
         assert tools.values(server.uri) == ["acknowledged"]
 
 
-def test_a_user_that_ends_without_stopping_is_as_good_as_killed(
-    new_user: Callable[..., User], tools: Tools
-) -> None:
+def test_a_user_that_ends_without_stopping_is_as_good_as_killed(new_user: Callable[..., User], tools: Tools) -> None:
     user = new_user(ephemeral=True)
     processes = tools.Processes(user.start())
     directory = user.ask("server.data_directory.exists() and str(server.data_directory)")
@@ -124,9 +122,7 @@ def test_living_users_get_the_server_back_where_it_was(
     tools.until(successors.gone, 2)
 
 
-def test_a_mongod_that_is_killed_again_and_again(
-    tmp_path: Path, tools: Tools, kill: Callable[[int], None]
-) -> None:
+def test_a_mongod_that_is_killed_again_and_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
     with EmbeddedMongoDB(tmp_path) as server:
         keepers: set[int] = set()
         for _ in range(3):
@@ -137,18 +133,14 @@ def test_a_mongod_that_is_killed_again_and_again(
         assert len(keepers) == 1
 
 
-def test_joining_while_mongod_is_started_again(
-    tmp_path: Path, tools: Tools, kill: Callable[[int], None]
-) -> None:
+def test_joining_while_mongod_is_started_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
     with EmbeddedMongoDB(tmp_path) as server:
         kill(tools.Processes(server.uri).mongod)
         with EmbeddedMongoDB(tmp_path) as other:
             tools.write(other.uri)
 
 
-def test_leaving_while_mongod_is_started_again(
-    tmp_path: Path, tools: Tools, kill: Callable[[int], None]
-) -> None:
+def test_leaving_while_mongod_is_started_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
     server = EmbeddedMongoDB(tmp_path)
     server.start()
     for _ in range(3):
@@ -167,9 +159,7 @@ def test_a_keeper_told_to_end_does_so_cleanly_and_is_replaced(tmp_path: Path, to
         assert tools.Processes(server.uri).keeper != processes.keeper
 
 
-def test_leaving_while_the_keeper_is_replaced(
-    tmp_path: Path, tools: Tools, kill: Callable[[int], None]
-) -> None:
+def test_leaving_while_the_keeper_is_replaced(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
     for delay in (0, 0.02, 0.1):
         server = EmbeddedMongoDB(tmp_path)
         server.start()
@@ -231,7 +221,7 @@ def test_the_kernel_guard_sees_a_keeper_that_died_before_it_was_set() -> None:
 
 def test_the_pipe_guard_outlives_its_watcher_and_ignores_dead_processes() -> None:
     guard = _keeper.PipeGuard()
-    os.wait()if False else None
+    os.wait() if False else None
     guard.forget()
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -95,9 +95,7 @@ def patched_mongod(target: Path, old: bytes, new: bytes) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the loader of Linux")
-def test_missing_libraries_are_named_with_their_packages(
-    short: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_libraries_are_named_with_their_packages(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mongod = patched_mongod(short / "mongod", b"\0libcurl.so.4\0", b"\0libcurl.so.7\0")
     mongod.write_bytes(mongod.read_bytes().replace(b"\0liblzma.so.5\0", b"\0liblzma.so.7\0"))
     monkeypatch.setenv("MONQUE_MONGOD", str(mongod))
@@ -138,18 +136,14 @@ def test_a_mongod_that_dies_at_start_shows_the_end_of_its_log(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("signal", "said"), [("KILL", "signal 9 ended it"), ("ILL", "AVX")])
-def test_a_mongod_that_a_signal_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal: str, said: str
-) -> None:
+def test_a_mongod_that_a_signal_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal: str, said: str) -> None:
     mongod = program(tmp_path / "mongod", f"#!/bin/sh\nkill -{signal} $$\n")
     monkeypatch.setenv("MONQUE_MONGOD", str(mongod))
     with pytest.raises(MongodStartError, match=said):
         EmbeddedMongoDB(tmp_path / "data").start()
 
 
-def test_a_failed_ephemeral_start_leaves_no_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_ephemeral_start_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONQUE_MONGOD", "/nowhere/mongod")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(MongodNotFoundError):

@@ -37,9 +37,7 @@ def test_eight_processes_that_start_at_once_share_one_server(
     assert processes.stopped()
 
 
-def test_all_leaving_at_once_ends_it_for_all(
-    tmp_path: Path, new_user: Callable[..., User], tools: Tools
-) -> None:
+def test_all_leaving_at_once_ends_it_for_all(tmp_path: Path, new_user: Callable[..., User], tools: Tools) -> None:
     users = [new_user(tmp_path) for _ in range(3)]
     processes = tools.Processes({user.start() for user in users}.pop())
     for user in users:

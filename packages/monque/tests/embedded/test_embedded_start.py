@@ -98,9 +98,7 @@ def test_a_relative_path_means_the_directory_at_the_time_of_the_start(
         assert server.data_directory == tmp_path / "here"
 
 
-def test_the_default_directory_is_that_of_the_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_directory_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     with EmbeddedMongoDB() as server:
         assert server.data_directory == tmp_path / "monque" / "mongodb"
@@ -310,7 +308,10 @@ def test_errors_come_out_of_an_async_start(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_directories_left_by_killed_servers_are_swept(
-    new_user: Callable[..., User], tools: Tools, kill: Callable[[int], None], tmp_path: Path,
+    new_user: Callable[..., User],
+    tools: Tools,
+    kill: Callable[[int], None],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

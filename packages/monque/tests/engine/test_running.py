@@ -25,4 +25,6 @@ async def test_an_enqueued_job_is_run_and_completed(monque_uri: str, monque_data
     assert (claimed.id, claimed.status, claimed.attempts) == (job.id, JobStatus.PROCESSING, 1)
     document = monque_database.monque_jobs.find_one({"_id": job.id})
     assert document["status"] == "completed"
-    assert not {"lockedAt", "claimedBy", "lastHeartbeat", "claimToken", "heartbeatInterval", "failReason"} & set(document)
+    assert not {"lockedAt", "claimedBy", "lastHeartbeat", "claimToken", "heartbeatInterval", "failReason"} & set(
+        document
+    )

@@ -1,29 +1,31 @@
-"""The hot path: insert, claim, settle."""
+"""The hot path: insert, claim, settle, recover, look ahead, watch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import bson
 from bson.codec_options import DatetimeConversion
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
-from pymongo import ReadPreference, UpdateMany, UpdateOne, WriteConcern
+from pymongo import ReadPreference, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
-from monque._store.indexes import CLAIM, CLAIM_ORDER
+from monque._store.indexes import ACTIVE, CLAIM, CLAIM_ORDER, UNIQUE
 from monque.errors import JobDocumentError
-from monque.job import Job, from_document, to_document
+from monque.job import Job, JobStatus, from_document, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from bson import ObjectId
+    from bson.codec_options import CodecOptions
+    from pymongo.asynchronous.change_stream import AsyncChangeStream
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
@@ -32,9 +34,26 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+OLDEST_LEASES = 100
+
 _TYPE_MISMATCH = 14
+_DUPLICATE_KEY = 11000
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
+_LEASE_FIELDS: Document = dict.fromkeys(
+    (
+        "name",
+        "claimToken",
+        "lockedAt",
+        "lastHeartbeat",
+        "heartbeatInterval",
+        "attempts",
+        "nextRunAt",
+        "repeatInterval",
+        "timezone",
+    ),
+    1,
+)
 _CANDIDATE_FIELDS = {"name": 1, "priority": 1, "nextRunAt": 1}
 
 
@@ -92,6 +111,19 @@ class Settled:
     refused: dict[ObjectId, Exception]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies ahead.
+
+    Attributes:
+        next_due: When the next job is due.
+        leases: The jobs in processing whose leases were renewed longest ago, as documents with a few fields.
+    """
+
+    next_due: datetime | None
+    leases: list[Document]
+
+
 def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[Document]:
     """The jobs, with what Monque relies on whatever the user's own settings are.
 
@@ -115,10 +147,49 @@ class Flow:
 
     def __init__(self, collection: AsyncCollection[Document]) -> None:
         self._jobs = collection
+        # For looking at documents of which only a few fields matter: bad text in one must not hide the others.
+        lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
+        self._glance = collection.with_options(codec_options=lenient)
 
-    async def insert(self, jobs: Sequence[Job[Any]], session: AsyncClientSession | None = None) -> None:
-        """Store new jobs."""
-        await self._jobs.insert_many([to_document(job) for job in jobs], ordered=False, session=session)
+    @property
+    def collection(self) -> AsyncCollection[Document]:
+        """Where the jobs are."""
+        return self._jobs
+
+    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | OperationFailure]:
+        """Store new jobs. In place of one whose unique key is taken comes the job that has it.
+
+        In place of one that the server refuses, by a validation rule of the collection for instance, comes its error.
+        """
+        first: dict[object, Job[Any]] = {}
+        for job in jobs:
+            first.setdefault(_identity(job), job)
+        stored: dict[object, Job[Any] | OperationFailure] = {}
+        while waiting := {key: job for key, job in first.items() if key not in stored}:
+            refused = await self._insert(list(waiting.values()))
+            taken = [waiting[key] for key, error in refused.items() if error.code == _DUPLICATE_KEY]
+            stored.update((key, job) for key, job in waiting.items() if key not in refused)
+            stored.update((key, error) for key, error in refused.items() if error.code != _DUPLICATE_KEY)
+            # The holder of a key may have ended between the two: then the key is free again, and the job waits on.
+            stored.update(await self._holders(taken))
+        return [stored[_identity(job)] for job in jobs]
+
+    async def insert_in(self, session: AsyncClientSession, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
+        """The same as part of the session's transaction, which a duplicate key would end."""
+        plain = [job for job in jobs if job.unique_key is None]
+        if plain:
+            await self._jobs.insert_many([to_document(job) for job in plain], session=session)
+        return [job if job.unique_key is None else await self._upsert(session, job) for job in jobs]
+
+    async def redefine(self, holder: Job[Any], wanted: Job[Any], session: AsyncClientSession | None) -> Job[Any] | None:
+        """Give a recurring job another schedule or other data; None if it ended meanwhile."""
+        for change in transitions.redefine(holder, wanted):
+            document = await self._jobs.find_one_and_update(
+                change.filter, change.update, return_document=ReturnDocument.AFTER, session=session
+            )
+            if document is not None:
+                return from_document(document)
+        return None
 
     async def look(self, wanted: Mapping[str, int], limit: int) -> Sighting:
         """See which jobs of the `wanted` names are due: the first `limit`, or that many of a name.
@@ -165,11 +236,93 @@ class Flow:
                 raise
             matched = error.details["nMatched"]
             for failure in error.details["writeErrors"]:
-                reason = OperationFailure(failure["errmsg"], failure["code"])
-                refused.update(dict.fromkeys(changes[failure["index"]].jobs, reason))
+                refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
         if matched == sum(len(change.jobs) for change in changes):
             return Settled(set(), refused)
         return Settled(await self._lost(changes) - refused.keys(), refused)
+
+    async def reread(self, job: ObjectId, token: str) -> Job[Any] | None:
+        """The job as it is now, if the claim still holds."""
+        document = await self._jobs.find_one(transitions.held([job], token))
+        return None if document is None else from_document(document)
+
+    async def survey(self, names: Sequence[str], since: datetime) -> Survey:
+        """When the next job that was not due by `since` will be, and which leases are the oldest; one command."""
+        due = {"name": {"$in": names}, "status": JobStatus.PENDING.value, "nextRunAt": {"$gt": since}}
+        parts: list[list[Document]] = [
+            _first_by("nextRunAt", {**due, "priority": None}, 1, {"_id": 0, "nextRunAt": 1}),
+            _first_by("nextRunAt", {**due, "priority": {"$exists": True}}, 1, {"_id": 0, "nextRunAt": 1}),
+            _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
+        ]
+        rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
+        dates = [row["nextRunAt"] for row in rows if "_id" not in row]
+        return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
+
+    async def recover(self, changes: Sequence[Transition]) -> int:
+        """Take back jobs whose leases ran out; how many there were, others may have been quicker."""
+        operations = [UpdateOne(change.filter, change.update) for change in changes]
+        return (await self._jobs.bulk_write(operations, ordered=False)).matched_count
+
+    async def apply(self, change: Transition) -> Job[Any] | None:
+        """Make one change and return the job as it is then; None if its filter did not match."""
+        document = await self._jobs.find_one_and_update(
+            change.filter, change.update, return_document=ReturnDocument.AFTER
+        )
+        return None if document is None else from_document(document)
+
+    async def watch(self, names: Sequence[str], *, max_await: float) -> AsyncChangeStream[Document]:
+        """A stream of hints: what may have become due, by name where that is known without asking."""
+        pending = {"fullDocument.status": JobStatus.PENDING.value, "fullDocument.name": {"$in": names}}
+        updated = "updateDescription.updatedFields"
+        wanted = [
+            {"operationType": {"$in": ["insert", "replace"]}, **pending},
+            {"operationType": "update", f"{updated}.status": JobStatus.PENDING.value},
+            {"operationType": "update", f"{updated}.nextRunAt": {"$exists": True}},
+        ]
+        project = {
+            "name": "$fullDocument.name",
+            "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]},
+        }
+        jobs = self._glance.with_options(read_concern=ReadConcern("majority"))
+        return await jobs.watch(
+            [{"$match": {"$or": wanted}}, {"$project": project}], max_await_time_ms=round(max_await * 1000)
+        )
+
+    async def _insert(self, jobs: list[Job[Any]]) -> dict[object, OperationFailure]:
+        """Store jobs; why those are missing that could not be."""
+        try:
+            await self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
+        except BulkWriteError as error:
+            if error.details["writeConcernErrors"]:
+                raise
+            failures: list[Document] = error.details["writeErrors"]
+            return {_identity(jobs[int(failure["index"])]): _failure(failure) for failure in failures}
+        return {}
+
+    async def _holders(self, taken: Sequence[Job[Any]]) -> dict[object, Job[Any]]:
+        """The pending or processing jobs that have the unique keys of `taken`."""
+        if not taken:
+            return {}
+        names, keys = list({job.name for job in taken}), list({job.unique_key for job in taken})
+        query = {"name": {"$in": names}, "uniqueKey": {"$in": keys}, "status": {"$in": ACTIVE}}
+        found = [from_document(document) async for document in self._jobs.find(query, hint=UNIQUE)]
+        wanted = {_identity(job) for job in taken}
+        return {identity: job for job in found if (identity := _identity(job)) in wanted}
+
+    async def _upsert(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
+        query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
+        document = await self._jobs.find_one_and_update(
+            query,
+            {"$setOnInsert": to_document(job)},
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        return from_document(cast("Document", document))  # an upsert leaves one behind
+
+    def _union(self, parts: list[list[Document]]) -> list[Document]:
+        first, *others = parts
+        return first + [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in others]
 
     async def _lost(self, changes: Sequence[Transition]) -> set[ObjectId]:
         """Those of the jobs in `changes` whose outcome is not the one that is written."""
@@ -193,14 +346,13 @@ class Flow:
     async def _read_one_by_one(self, jobs: Sequence[ObjectId], token: str) -> Claimed:
         """Read documents of which one cannot even be decoded."""
         codec = self._jobs.codec_options
-        raw: AsyncCollection[RawBSONDocument] = self._jobs.with_options(
-            codec_options=codec.with_options(document_class=RawBSONDocument)
-        )
+        raw_codec = codec.with_options(document_class=RawBSONDocument)
+        raw: AsyncCollection[Any] = self._jobs.with_options(codec_options=raw_codec)
         readable: list[Document] = []
         unreadable: dict[ObjectId, Exception] = {}
         for document in await raw.find(transitions.held(jobs, token)).to_list():
             try:
-                readable.append(bson.decode(document.raw, codec_options=codec))
+                readable.append(_decode(document.raw, codec))
             except InvalidBSON as error:
                 unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
@@ -219,7 +371,7 @@ class Flow:
         return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
 
     async def _scan(self, names: list[str], limit: int, extra: Document | None = None) -> list[Candidate]:
-        cursor = self._jobs.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
+        cursor = self._glance.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
         rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
         return [_candidate(row) for row in rows]
 
@@ -242,13 +394,29 @@ class Flow:
             ]
             for name in names
         ]
-        unions = [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in parts[1:]]
-        cursor = await self._jobs.aggregate([*parts[0], *unions], hint=CLAIM)
+        cursor = await self._glance.aggregate(self._union(parts), hint=CLAIM)
         return [_candidate(row) async for row in cursor]
 
 
+def _failure(failure: Document) -> OperationFailure:
+    return OperationFailure(failure["errmsg"], failure["code"], failure)
+
+
+def _decode(raw: bytes, codec: CodecOptions[Any]) -> Document:
+    return bson.decode(raw, codec)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _first_by(field: str, match: Document, limit: int, project: Document) -> list[Document]:
+    return [{"$match": match}, {"$sort": {field: 1}}, {"$limit": limit}, {"$project": project}]
+
+
+def _identity(job: Job[Any]) -> object:
+    """What there may be only one of among the pending and processing."""
+    return job.id if job.unique_key is None else (job.name, job.unique_key)
+
+
 def _due_filter(name: object, extra: Document | None) -> Document:
-    return {"name": name, "status": "pending", **transitions.DUE, **(extra or {})}
+    return {"name": name, "status": JobStatus.PENDING.value, **transitions.DUE, **(extra or {})}
 
 
 def _candidate(row: Document) -> Candidate:

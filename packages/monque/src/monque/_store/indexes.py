@@ -1,4 +1,10 @@
-"""The indexes, few and lean: each is partial, so that a document is in none of them once it is settled."""
+"""The indexes, few and lean: all are partial, so that a job is in none of them once it is settled.
+
+monque_claim    which job is next, by name
+monque_due      when the next prioritised job is due; for normal ones monque_claim serves
+monque_lease    whose lease ran out
+monque_unique   one pending or processing job per name and unique key
+"""
 
 from __future__ import annotations
 
@@ -6,22 +12,42 @@ from typing import TYPE_CHECKING, Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from monque.job import JobStatus
+
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
 
 CLAIM = "monque_claim"
+DUE = "monque_due"
+LEASE = "monque_lease"
+UNIQUE = "monque_unique"
 
-# Highest priority first, absent (normal) after the negative ones: see `Flow._due` for what follows from that.
+# Highest priority first, absent (normal) after the negative ones: see `Flow.look` for what follows from that.
 CLAIM_ORDER = [("priority", DESCENDING), ("nextRunAt", ASCENDING), ("_id", ASCENDING)]
+ACTIVE = [JobStatus.PENDING.value, JobStatus.PROCESSING.value]
 
 
 def models() -> list[IndexModel]:
     """Every index Monque needs."""
     return [
         IndexModel(
-            [("name", ASCENDING), *CLAIM_ORDER],
-            name=CLAIM,
-            partialFilterExpression={"status": "pending"},
+            [("name", ASCENDING), *CLAIM_ORDER], name=CLAIM, partialFilterExpression={"status": JobStatus.PENDING.value}
+        ),
+        IndexModel(
+            [("name", ASCENDING), ("nextRunAt", ASCENDING)],
+            name=DUE,
+            partialFilterExpression={"status": JobStatus.PENDING.value, "priority": {"$exists": True}},
+        ),
+        IndexModel(
+            [("lastHeartbeat", ASCENDING)],
+            name=LEASE,
+            partialFilterExpression={"status": JobStatus.PROCESSING.value},
+        ),
+        IndexModel(
+            [("name", ASCENDING), ("uniqueKey", ASCENDING)],
+            name=UNIQUE,
+            unique=True,
+            partialFilterExpression={"uniqueKey": {"$exists": True}, "status": {"$in": ACTIVE}},
         ),
     ]
 

@@ -32,9 +32,7 @@ def _user_data(platform: str, environment: Mapping[str, str]) -> Path:
     named = environment.get("LOCALAPPDATA" if platform == "win32" else "XDG_DATA_HOME", "")
     if Path(named).is_absolute():
         return Path(named)
-    return _home() / {"darwin": "Library/Application Support", "win32": "AppData/Local"}.get(
-        platform, ".local/share"
-    )
+    return _home() / {"darwin": "Library/Application Support", "win32": "AppData/Local"}.get(platform, ".local/share")
 
 
 def _home() -> Path:
@@ -108,9 +106,7 @@ def new_ephemeral() -> tuple[Path, IO[bytes]]:
     prepare(nursery)
     check_owner(nursery, os.getuid())
     with _explained(nursery), (nursery / "lock").open("ab") as gate:
-        fcntl.flock(
-            gate, fcntl.LOCK_EX
-        )  # so that nobody sweeps a directory between its making and its locking
+        fcntl.flock(gate, fcntl.LOCK_EX)  # so that nobody sweeps a directory between its making and its locking
         _sweep(nursery)
         directory = Path(tempfile.mkdtemp(prefix=_EPHEMERAL, dir=nursery))
         lock = _try_lock(directory / _keeper.LOCK)

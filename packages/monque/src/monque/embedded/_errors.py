@@ -151,9 +151,7 @@ def start_error(directory: Path, code: int, log: str) -> EmbeddedError:
     if "DBPathInUse" in log:
         return DataDirectoryError(directory, "a mongod started by other means uses it; stop that one")
     if "Permission denied" in log or "Read-only file system" in log:
-        return DataDirectoryError(
-            directory, f"mongod may not write there; {ANOTHER_DIRECTORY}\n{indented(log)}"
-        )
+        return DataDirectoryError(directory, f"mongod may not write there; {ANOTHER_DIRECTORY}\n{indented(log)}")
     return MongodStartError(f"mongod did not start: {_ending(code)}. The end of its log:", code, log)
 
 

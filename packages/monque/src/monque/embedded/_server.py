@@ -166,9 +166,7 @@ class EmbeddedMongoDB:
 class Stay:
     """The time during which one object uses a server, over all the keepers it may take."""
 
-    def __init__(
-        self, wish: Wish, lock: IO[bytes] | None, timeout: float, abandoned: threading.Event
-    ) -> None:
+    def __init__(self, wish: Wish, lock: IO[bytes] | None, timeout: float, abandoned: threading.Event) -> None:
         self.wish = wish
         self._pid = os.getpid()
         self._timeout = timeout

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,7 +47,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
     deadline = time.monotonic() + timeout
     while True:
         result = condition()
-        value: T = await result if inspect.isawaitable(result) else result  # type: ignore[assignment]
+        value = cast("T", await result if inspect.isawaitable(result) else result)
         if value:
             return value
         if time.monotonic() >= deadline:

@@ -1,0 +1,65 @@
+"""When an instance has to look up from what it is doing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from monque._clock import ServerClock
+
+_NEVER = float("inf")
+
+
+class Timetable:
+    """The next poll, the next job that becomes due, the next lease that may run out. One timer serves them all.
+
+    Attributes:
+        since: Whatever was due by then has been seen, or its name is open.
+        unknown: Whether what lies ahead has to be asked for again.
+    """
+
+    def __init__(self, clock: ServerClock) -> None:
+        self._clock = clock
+        self._poll_at = 0.0
+        self._due_at = _NEVER
+        self._lease_at = _NEVER
+        self.since = clock.now()
+        self.unknown = True
+
+    def is_time_to_look(self, interval: float) -> bool:
+        """Whether to look for due jobs of all names now; the next poll is then `interval` seconds away."""
+        now = time.monotonic()
+        if now < min(self._poll_at, self._due_at):
+            return False
+        self._poll_at = now + interval
+        self._due_at = _NEVER
+        # Taken before anything is asked: a job that becomes due meanwhile is due after it.
+        self.since = self._clock.now()
+        self.unknown = True
+        return True
+
+    def is_lease_due(self) -> bool:
+        """Whether a lease may have run out by now."""
+        return time.monotonic() >= self._lease_at
+
+    def hasten(self) -> None:
+        """Poll at once."""
+        self._poll_at = 0.0
+
+    def expect(self, due: datetime) -> None:
+        """A job will be due then."""
+        self._due_at = min(self._due_at, self._clock.at(due))
+
+    def surveyed(self, next_due: datetime | None, next_expiry: datetime | None) -> None:
+        """What lies ahead is this."""
+        if next_due is not None:
+            self.expect(next_due)
+        self._lease_at = _NEVER if next_expiry is None else self._clock.at(next_expiry)
+        self.unknown = False
+
+    def left(self) -> float:
+        """Seconds until there is something to do."""
+        return max(min(self._poll_at, self._due_at, self._lease_at) - time.monotonic(), 0)

@@ -1,0 +1,159 @@
+"""Wake-ups: a change stream that hints at jobs which may have become due. Polling goes on beneath it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pymongo.errors import OperationFailure
+
+from monque.events import (
+    ChangeStreamClosedEvent,
+    ChangeStreamConnectedEvent,
+    ChangeStreamErrorEvent,
+    ChangeStreamFallbackEvent,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from pymongo.asynchronous.change_stream import AsyncChangeStream
+
+    from monque._store.flow import Flow
+    from monque.events import Events
+
+# An idle stream costs one command in this time.
+_MAX_AWAIT = 60.0
+# A read that takes this much longer hangs on a dead connection.
+_GRACE = 15.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The stream is open: whatever changes from now on is hinted at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """There is no stream for now.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something may have become due, or will.
+
+    Attributes:
+        name: The job's name, where the stream says it.
+        due: When it is due, where the stream says it.
+    """
+
+    name: str | None
+    due: datetime | None
+
+
+async def watch(
+    flow: Flow, names: Callable[[], Sequence[str]], *, first_pause: float = _FIRST_PAUSE
+) -> AsyncGenerator[Connected | Broken | Hint]:
+    """Hints for as long as they are wanted, from one fresh stream after another.
+
+    A stream that broke is not resumed: what it missed is found by looking, and a resume token may be too old.
+    """
+    pause = first_pause
+    while True:
+        try:
+            async with await flow.watch(names(), max_await=_MAX_AWAIT) as stream:
+                yield Connected()
+                pause = first_pause
+                while True:
+                    hint = await _next(stream)
+                    if hint is not None:
+                        yield hint
+        except Exception as error:  # noqa: BLE001  whatever it is, polling goes on and a fresh stream is tried
+            yield Broken(error)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
+    async with asyncio.timeout(_MAX_AWAIT + _GRACE):
+        change = await stream.try_next()
+    if change is None:
+        return None
+    due = change.get("due")
+    return Hint(change.get("name"), due if isinstance(due, datetime) else None)
+
+
+class Wakeup:
+    """Listens, tells the events of it, and hands each hint to `notice`; None means that anything may be due."""
+
+    def __init__(
+        self, flow: Flow, names: Callable[[], Sequence[str]], events: Events, notice: Callable[[Hint | None], None]
+    ) -> None:
+        self._flow = flow
+        self._names = names
+        self._events = events
+        self._notice = notice
+        self._following: set[asyncio.Task[None]] = set()
+        self._fell_back = False
+        self.streaming = False
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncGenerator[None]:
+        """Listen while the block lasts."""
+        self._follow()
+        try:
+            yield
+        finally:
+            for task in self._following:
+                task.cancel()
+            if self._following:
+                await asyncio.wait(self._following)
+            if self.streaming:
+                self._events.emit(ChangeStreamClosedEvent, "stopped")
+
+    def restart(self) -> None:
+        """Listen for the names there are now."""
+        if self._following:
+            for task in self._following:
+                task.cancel()
+            self._follow()
+
+    def _follow(self) -> None:
+        task = asyncio.create_task(self._hear())
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _hear(self) -> None:
+        async for news in watch(self._flow, self._names):
+            if isinstance(news, Hint):
+                self._notice(news)
+            elif isinstance(news, Connected):
+                self.streaming, self._fell_back = True, False
+                self._events.emit(ChangeStreamConnectedEvent)
+                self._notice(None)
+            else:
+                self._lose(news.error)
+
+    def _lose(self, error: BaseException) -> None:
+        self.streaming = False
+        # Said once, not at every attempt: a server without change streams will never have one.
+        if not self._fell_back:
+            self._fell_back = True
+            self._events.emit(ChangeStreamErrorEvent, error)
+            self._events.emit(ChangeStreamFallbackEvent, _short(error))
+            self._notice(None)
+
+
+def _short(error: BaseException) -> str:
+    details = error.details if isinstance(error, OperationFailure) else None
+    return str(details["errmsg"]) if details and "errmsg" in details else str(error) or type(error).__name__
