@@ -106,7 +106,7 @@ def _count(value: object) -> int:
     return int(value)
 
 
-def _date(value: object) -> datetime:
+def _date(_: object) -> datetime:
     # Python's own dates are the usual type; what else BSON calls a date lies outside its range.
     raise TypeError("a date between the years 1 and 9999")
 
