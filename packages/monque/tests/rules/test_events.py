@@ -154,13 +154,15 @@ class Recorder:
 
 def test_any_callable_may_listen(job: Job[Any]) -> None:
     events = Events()
-    one, other = Recorder(), Recorder()
-    events.on("job:start", one)
-    events.on("job:start", other)
-    events.emit(JobStartEvent, job)
-    events.off("job:start", other)
-    events.emit(JobStartEvent, job)
-    assert (len(one.seen), len(other.seen)) == (2, 1)
+    always, first = Recorder(), Recorder()
+    events.on("job:complete", always)
+    events.once("job:start", first)
+    for _ in range(2):
+        events.emit(JobCompleteEvent, job, 0.5)
+        events.emit(JobStartEvent, job)
+    events.off("job:complete", always)
+    events.emit(JobCompleteEvent, job, 0.5)
+    assert (len(always.seen), len(first.seen)) == (2, 1)
 
 
 @pytest.mark.parametrize("event", ["job:started", "start", "", "JOB:START", None, 1, ["job:start"]], ids=repr)

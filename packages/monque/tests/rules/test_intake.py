@@ -255,7 +255,7 @@ def test_the_part_that_does_not_fit_is_named(data: object, path: str) -> None:
 
 @pytest.mark.parametrize("data", with_itself(), ids=["list", "mapping"])
 def test_data_that_contains_itself_is_refused(data: object) -> None:
-    with pytest.raises(InvalidPayloadError, match="^data: expected a value that does not contain itself"):
+    with pytest.raises(InvalidPayloadError, match="^data: expected .*contains? itself"):
         made(data=data)
 
 

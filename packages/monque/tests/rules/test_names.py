@@ -28,7 +28,7 @@ def test_what_is_no_job_name_is_refused(name: object) -> None:
     with pytest.raises(InvalidJobIdentifierError) as caught:
         check_job_name(name)
     assert (caught.value.field, caught.value.value) == ("name", name)
-    assert str(caught.value) == f"name: expected {NAME}, got {name!r}"
+    assert str(caught.value).startswith(f"name: expected {NAME}, got {repr(name)[:100]}")
 
 
 @pytest.mark.parametrize("key", [*NO_TEXT, "", "k" * 1025, "ü" * 1025, *CONTROLS, *SURROGATES], ids=ascii)
@@ -36,7 +36,7 @@ def test_what_is_no_unique_key_is_refused(key: object) -> None:
     with pytest.raises(InvalidJobIdentifierError) as caught:
         check_unique_key(key)
     assert (caught.value.field, caught.value.value) == ("unique_key", key)
-    assert str(caught.value) == f"unique_key: expected {KEY}, got {key!r}"
+    assert str(caught.value).startswith(f"unique_key: expected {KEY}, got {repr(key)[:100]}")
 
 
 @pytest.mark.parametrize("name", ["a", "n" * 255, "ü" * 255, "send-email", "a.b:c/d$e", "é", "日本", "🚀"])

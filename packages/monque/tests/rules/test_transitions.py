@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bson import ObjectId
+from bson import Decimal128, ObjectId
 
 from monque import JobStatus
 from monque import _transitions as transitions
@@ -112,7 +112,8 @@ EDGES = {
         {
             "_id": {"$in": [A, B]},
             "status": "pending",
-            "attempts": {"$exists": True, "$not": {"$type": "number"}},
+            "attempts": {"$exists": True},
+            "$expr": {"$not": {"$and": [{"$isNumber": "$attempts"}, {"$lt": ["$attempts", 2**53]}]}},
         },
         {
             "$set": {"status": "failed", "failReason": "field 'attempts': expected a whole number"},
@@ -232,7 +233,9 @@ def test_an_edge_leaves_one_status_only_and_only_under_its_own_claim(
 
 @pytest.mark.parametrize("status", JobStatus)
 @pytest.mark.parametrize(
-    ("attempts", "broken"), [("three", True), ([3], True), ("", True), (3, False), (3.5, False), (..., False)], ids=repr
+    ("attempts", "broken"),
+    [("three", True), ([3], True), ([], True), (2**63 - 1, True), (3, False), (3.5, False), (..., False)],
+    ids=repr,
 )
 def test_only_a_pending_job_whose_attempts_are_no_number_is_refused(
     status: JobStatus,
@@ -256,6 +259,27 @@ def test_only_a_pending_job_whose_attempts_are_no_number_is_refused(
         assert after["updatedAt"] > PAST
     else:
         assert after == before
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        *("three", "", [3], [], {}, True, b"", PAST, ObjectId("0" * 24)),
+        *(2**63 - 1, -(2**63), 1e308, float("nan"), float("inf"), Decimal128("NaN"), Decimal128("1")),
+    ],
+    ids=repr,
+)
+def test_no_document_keeps_the_others_from_being_claimed(
+    attempts: object, make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    jobs = monque_database["jobs"]
+    good, odd = (stored_job(make_job, JobStatus.PENDING) for _ in range(2))
+    jobs.insert_many([good, odd | {"attempts": attempts}])
+    ids = [odd["_id"], good["_id"]]
+    refuse, claim = transitions.refuse(ids), transitions.claim(ids, token="T", instance="I", heartbeat_interval=10)  # noqa: S106
+    jobs.update_many(refuse.filter, refuse.update)
+    jobs.update_many(claim.filter, claim.update)
+    assert {job["_id"]: job["status"] for job in jobs.find()}[good["_id"]] == "processing"
 
 
 def test_a_job_is_not_claimed_before_it_is_due_by_the_servers_clock(
