@@ -171,9 +171,7 @@ def test_an_unknown_event_is_refused(method: str, event: object) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         getattr(Events(), method)(event, print)
     assert (caught.value.argument, caught.value.value) == ("event", event)
-    assert str(caught.value) == (
-        f"event: expected one of job:start, job:complete, job:fail, job:error, got {event!r}"
-    )
+    assert str(caught.value) == (f"event: expected one of job:start, job:complete, job:fail, job:error, got {event!r}")
 
 
 @pytest.mark.parametrize("listener", [None, "print", 1, []], ids=repr)

@@ -49,9 +49,7 @@ async def test_a_handler_that_returns_has_completed(returned: object, make_job: 
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_whatever_a_handler_raises_is_a_failure(
-    error: BaseException, make_job: Callable[..., Job[Any]]
-) -> None:
+async def test_whatever_a_handler_raises_is_a_failure(error: BaseException, make_job: Callable[..., Job[Any]]) -> None:
     async def handler(_: Job[Any]) -> None:
         raise error
 

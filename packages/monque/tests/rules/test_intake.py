@@ -236,12 +236,14 @@ MISFITS = [
     ({"a": {"\ud800": 1}}, "data['a']"),
     ({"a": (item for item in "abc")}, "data['a']"),
     ({"a": {1, 2}, "b": {3}}, "data['a']"),
-    ({"a'b": {"]": {1}}}, 'data["a\'b"][\']\']'),
+    ({"a'b": {"]": {1}}}, "data[\"a'b\"][']']"),
     ({"a": [datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2))).timetz()]}, "data['a'][0]"),
 ]
 
 
-@pytest.mark.parametrize(("data", "path"), MISFITS, ids=[f"{number}-{path}" for number, (_, path) in enumerate(MISFITS)])
+@pytest.mark.parametrize(
+    ("data", "path"), MISFITS, ids=[f"{number}-{path}" for number, (_, path) in enumerate(MISFITS)]
+)
 def test_the_part_that_does_not_fit_is_named(data: object, path: str) -> None:
     with pytest.raises(InvalidPayloadError) as caught:
         made(data=data)

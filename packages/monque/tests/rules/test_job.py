@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # As the collection reads: aware dates, and those beyond Python's range as DatetimeMS.
-CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-)
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 ID = ObjectId("65f000000000000000000001")
 DATE = datetime(2026, 3, 1, 9, 30, 0, 250_000, tzinfo=UTC)

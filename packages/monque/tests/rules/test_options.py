@@ -175,7 +175,9 @@ def test_every_collection_that_is_accepted_the_driver_accepts_too(name: str) -> 
     encode({"find": name})
 
 
-@pytest.mark.parametrize(("duration", "expected"), [(2, 2.0), (0.25, 0.25), (timedelta(minutes=1, milliseconds=5), 60.005)])
+@pytest.mark.parametrize(
+    ("duration", "expected"), [(2, 2.0), (0.25, 0.25), (timedelta(minutes=1, milliseconds=5), 60.005)]
+)
 def test_a_duration_is_a_timedelta_or_seconds(duration: float | timedelta, expected: float) -> None:
     assert is_duration(duration)
     assert seconds(duration) == expected

@@ -68,7 +68,17 @@ def decorated(function: Callable[[Job[Any]], Awaitable[None]]) -> Callable[[Job[
         functools.partial(Callable_()),
         decorated(handler),
     ],
-    ids=["function", "method", "class method", "static", "object", "partial", "nested partial", "partial of object", "decorated"],
+    ids=[
+        "function",
+        "method",
+        "class method",
+        "static",
+        "object",
+        "partial",
+        "nested partial",
+        "partial of object",
+        "decorated",
+    ],
 )
 def test_a_handler_is_anything_async(handler: Any) -> None:
     assert Worker(name="mail", handler=handler).handler is handler
@@ -88,7 +98,18 @@ async def generator(job: Job[Any]) -> AsyncGenerator[None]:
         *(functools.partial(plain), functools.partial(Plain())),
     ],
     ids=[
-        *("None", "text", "number", "function", "builtin", "lambda", "generator", "object", "class", "class of methods"),
+        *(
+            "None",
+            "text",
+            "number",
+            "function",
+            "builtin",
+            "lambda",
+            "generator",
+            "object",
+            "class",
+            "class of methods",
+        ),
         *("class of async objects", "partial", "partial of object"),
     ],
 )
