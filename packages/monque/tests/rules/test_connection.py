@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pymongo import AsyncMongoClient, MongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, InvalidOperation, PyMongoError, ServerSelectionTimeoutError
 
 from monque import ConfigurationError, ConnectionError, Monque
@@ -16,6 +15,8 @@ from monque._connection import DEFAULT_DATABASE, URI_VARIABLE, check_source, dri
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from pymongo.asynchronous.database import AsyncDatabase
 
 WHERE = "a URI that begins with mongodb:// or mongodb+srv://"
 WHAT = "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None"
@@ -222,18 +223,18 @@ _passwords = st.text(st.characters(exclude_categories=["Cs"]), min_size=6)
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of the driver, on options it does not know
 @given(password=_passwords)
-@example(password="sec/ret")
-@example(password="sec@ret")
-@example(password="sec:ret")
-@example(password="sec%ret")
-@example(password="sec?ret=1")
+@example(password="sec/ret")  # noqa: S106
+@example(password="sec@ret")  # noqa: S106
+@example(password="sec:ret")  # noqa: S106
+@example(password="sec%ret")  # noqa: S106
+@example(password="sec?ret=1")  # noqa: S106
 async def test_no_message_shows_a_password(password: str) -> None:
     secret = f"<{password}>"
     try:
         async with open_database(f"mongodb://ada:{secret}@db.example:27017/app"):
             return
     except ConnectionError as error:
-        assert secret not in str(error)
+        assert secret not in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("kind", [PyMongoError, AutoReconnect, ServerSelectionTimeoutError, InvalidOperation])

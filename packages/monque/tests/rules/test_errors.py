@@ -110,10 +110,12 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (
             InvalidCronError("0 25 * * *", 2, "there is no hour 25"),
-            "cron expression '0 25 * * *': there is no hour 25, at position 2\n"
-            "    0 25 * * *\n"
-            "      ^\n"
-            "A valid one is '0 9 * * 1-5': 09:00 from Monday to Friday.",
+            (
+                "cron expression '0 25 * * *': there is no hour 25, at position 2\n"
+                "    0 25 * * *\n"
+                "      ^\n"
+                "A valid one is '0 9 * * 1-5': 09:00 from Monday to Friday."
+            ),
             {"argument": "expression", "value": "0 25 * * *", "expression": "0 25 * * *", "position": 2},
         ),
         (
@@ -123,8 +125,10 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (
             PayloadTooLargeError(1_234_567, 1_000),
-            "data: expected at most 1,000 bytes of BSON, got 1,234,567; "
-            "store the content elsewhere (GridFS, object storage) and enqueue a reference to it",
+            (
+                "data: expected at most 1,000 bytes of BSON, got 1,234,567; "
+                "store the content elsewhere (GridFS, object storage) and enqueue a reference to it"
+            ),
             {"argument": "data", "value": 1_234_567, "actual": 1_234_567, "maximum": 1_000},
         ),
         (

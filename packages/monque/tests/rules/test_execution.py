@@ -7,6 +7,7 @@ import bson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from monque._execution import execute, reason
 from monque.outcome import Completed, Failed, Released
@@ -123,6 +124,7 @@ def test_a_keyboard_interrupt_passes(make_job: Callable[..., Job[Any]]) -> None:
 class Unspeakable(Exception):  # noqa: N818
     """Cannot be put into words."""
 
+    @override
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
@@ -130,8 +132,9 @@ class Unspeakable(Exception):  # noqa: N818
 class Wrong(Exception):  # noqa: N818
     """Its words are no text."""
 
+    @override
     def __str__(self) -> str:
-        return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # noqa: PLE0307
 
 
 @pytest.mark.parametrize(
@@ -161,4 +164,5 @@ def test_the_reason_is_the_kind_and_the_message(error: BaseException, kept: str)
 def test_a_reason_is_bounded_and_can_be_stored(message: str) -> None:
     kept = reason(ValueError(message))
     assert 0 < len(kept) <= 2000
-    assert bson.decode(bson.encode({"failReason": kept})) == {"failReason": kept}
+    document = {"failReason": kept}
+    assert bson.decode(bson.encode(document)) == document  # pyright: ignore[reportUnknownMemberType]

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict, UserDict, namedtuple
+from collections import OrderedDict, UserDict
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 import bson
@@ -13,6 +13,7 @@ from bson import Binary, Decimal128, Int64, ObjectId, Regex
 from bson.codec_options import CodecOptions, TypeCodec, TypeRegistry
 from hypothesis import example, given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from monque import (
     InvalidArgumentError,
@@ -34,7 +35,8 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 
 
 def made(codec: CodecOptions[Any] = CODEC, limit: int | None = None, **request: Any) -> Job[Any]:
-    return new_job(NewJob(**({"name": "greet"} | request)), now=NOW, codec=codec, max_payload_bytes=limit)
+    values: dict[str, Any] = {"name": "greet", **request}
+    return new_job(NewJob(**values), now=NOW, codec=codec, max_payload_bytes=limit)
 
 
 # --- what comes out -----------------------------------------------------------------------------------------------
@@ -45,7 +47,7 @@ def test_a_request_without_more_is_a_normal_job_due_now() -> None:
     assert job == Job(
         id=job.id,
         name="greet",
-        data={},
+        data=dict[str, Any](),
         status=JobStatus.PENDING,
         next_run_at=NOW,
         fail_count=0,
@@ -119,10 +121,11 @@ def test_a_moment_that_is_accepted_can_be_stored_and_read(run_at: datetime) -> N
     try:
         job = made(run_at=run_at)
     except InvalidArgumentError as error:
-        assert error.argument == "run_at"
+        assert error.argument == "run_at"  # noqa: PT017
         return
     assert timedelta(0) <= run_at - job.next_run_at < timedelta(milliseconds=1)
-    assert from_document(bson.decode(bson.encode(to_document(job)), CODEC)) == job
+    document: Any = bson.decode(bson.encode(to_document(job)), codec_options=CODEC)  # pyright: ignore[reportUnknownMemberType]
+    assert from_document(document) == job
 
 
 @pytest.mark.parametrize("priority", [-10, -1, 0, 1, 10])
@@ -136,8 +139,14 @@ def test_a_priority_is_kept(priority: int) -> None:
 class NoOffset(tzinfo):
     """A zone that does not know how far from UTC it is."""
 
-    def utcoffset(self, dt: datetime | None) -> None:
-        return None
+    @override
+    def utcoffset(self, _: datetime | None, /) -> None: ...
+
+    @override
+    def dst(self, _: datetime | None, /) -> None: ...
+
+    @override
+    def tzname(self, _: datetime | None, /) -> None: ...
 
 
 AWARE = "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)"
@@ -170,7 +179,7 @@ BAD_DELAYS = [
 )
 def test_a_bad_argument_is_refused_by_its_name(argument: str, value: object, expected: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        made(**{argument: value})
+        made(**cast("Any", {argument: value}))
     assert caught.value.argument == argument
     assert caught.value.value is value
     assert str(caught.value).startswith(f"{argument}: expected {expected}, got ")
@@ -195,6 +204,7 @@ def test_a_name_that_is_none_is_refused(name: object) -> None:
 class Unshowable:
     """Raises when it is shown, as half-initialised objects do."""
 
+    @override
     def __repr__(self) -> str:
         raise RuntimeError("half-initialised")
 
@@ -214,9 +224,15 @@ def nested(levels: int) -> object:
     return value
 
 
-Point = namedtuple("Point", ["x", "y"])  # noqa: PYI024
+class Point(NamedTuple):
+    """A tuple with names."""
+
+    x: Any
+    y: Any
+
+
 BIG = 2**63
-MISFITS = [
+MISFITS: list[tuple[Any, str]] = [
     (BIG, "data"),
     (-BIG - 1, "data"),
     ({"a": [1, 2, {3}]}, "data['a'][2]"),
@@ -225,7 +241,7 @@ MISFITS = [
     ([{"price": Decimal("1.5")}], "data[0]['price']"),
     ({"tuple": (1, (2, frozenset()))}, "data['tuple'][1][1]"),
     ({"point": Point(1, object())}, "data['point'][1]"),
-    (OrderedDict(a=1, b=OrderedDict(c=object)), "data['b']['c']"),
+    (OrderedDict[str, Any](a=1, b=OrderedDict[str, Any](c=object)), "data['b']['c']"),
     (UserDict({"a": 1j}), "data['a']"),
     ({"a": "\ud800"}, "data['a']"),
     ("\udfff", "data"),
@@ -247,7 +263,7 @@ MISFITS = [
 def test_the_part_that_does_not_fit_is_named(data: object, path: str) -> None:
     with pytest.raises(InvalidPayloadError) as caught:
         made(data=data)
-    value: Any = eval(path, {"data": data})  # noqa: S307  the path is an expression, so that it can be copied
+    value: Any = eval(path, {"data": data})  # noqa: S307
     assert caught.value.argument == path
     assert caught.value.value is value
     assert str(caught.value).startswith(f"{path}: expected a value BSON can hold (")
@@ -257,19 +273,19 @@ def test_the_part_that_does_not_fit_is_named(data: object, path: str) -> None:
 
 @pytest.mark.parametrize("data", with_itself(), ids=["list", "mapping"])
 def test_data_that_contains_itself_is_refused(data: object) -> None:
-    with pytest.raises(InvalidPayloadError, match="^data: expected .*contains? itself"):
+    with pytest.raises(InvalidPayloadError, match=r"^data: expected .*contains? itself"):
         made(data=data)
 
 
 @pytest.mark.parametrize("data", [{1: part} for part in with_itself()], ids=["list", "mapping"])
 def test_data_that_is_wrong_in_two_ways_is_refused_as_well(data: object) -> None:
-    with pytest.raises(InvalidPayloadError, match="^data"):
+    with pytest.raises(InvalidPayloadError, match=r"^data"):
         made(data=data)
 
 
 @pytest.mark.parametrize("levels", [200, 500, 5_000, 100_000])
 def test_data_nested_deeper_than_mongodb_takes_is_refused(levels: int) -> None:
-    with pytest.raises(InvalidPayloadError, match="^data"):
+    with pytest.raises(InvalidPayloadError, match=r"^data"):
         made(data=nested(levels))
 
 
@@ -279,7 +295,7 @@ def test_data_may_be_nested_ninety_levels_deep() -> None:
 
 @pytest.mark.parametrize("data", [Unshowable(), {"a": [Unshowable()]}], ids=["alone", "inside"])
 def test_what_cannot_be_shown_is_refused_like_anything_else(data: object) -> None:
-    with pytest.raises(InvalidPayloadError, match="^data"):
+    with pytest.raises(InvalidPayloadError, match=r"^data"):
         made(data=data)
 
 
@@ -302,13 +318,15 @@ def test_the_users_own_codecs_count() -> None:
     class Decimals(TypeCodec):
         """Stores Python's decimals."""
 
-        python_type = Decimal  # type: ignore[assignment]
-        bson_type = Decimal128  # type: ignore[assignment]
+        python_type = Decimal  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+        bson_type = Decimal128  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
+        @override
         def transform_python(self, value: Any) -> Decimal128:
             return Decimal128(value)
 
-        def transform_bson(self, value: Any) -> Decimal:
+        @override
+        def transform_bson(self, value: Any) -> Any:
             return value.to_decimal()
 
     codec = CODEC.with_options(type_registry=TypeRegistry([Decimals()]))

@@ -39,7 +39,7 @@ FULL: Job[dict[str, Any]] = Job(
     fail_reason="ValueError: no",
     locked_at=DATE + timedelta(seconds=2),
     claimed_by="instance",
-    claim_token="token",
+    claim_token="token",  # noqa: S106
     last_heartbeat=DATE + timedelta(seconds=3),
     heartbeat_interval=10_000,
     priority=-3,
@@ -73,7 +73,7 @@ ATTRIBUTES = dict(zip(FULL_DOCUMENT, (field.name for field in dataclasses.fields
 
 def stored(document: dict[str, Any]) -> dict[str, Any]:
     """The document as it comes back from the database."""
-    return bson.decode(bson.encode(document), CODEC)
+    return bson.decode(bson.encode(document), CODEC)  # pyright: ignore[reportUnknownMemberType]
 
 
 def test_every_field_has_its_place_in_the_document() -> None:
@@ -169,16 +169,24 @@ def test_whole_numbers_may_be_doubles(field: str, value: float) -> None:
     assert type(read) is int
 
 
+def listed(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
 TEXTS = ["name", "uniqueKey", "repeatInterval", "timezone", "failReason", "claimedBy", "claimToken"]
 DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat"]
 COUNTS = ["failCount", "heartbeatInterval", "priority", "attempts"]
 STATUSES = "one of pending, processing, completed, failed, cancelled"
 
-FOREIGN = [
-    *(("_id", "an ObjectId", value) for value in ("65f000000000000000000001", 1, {})),
-    *((field, "a string", value) for field in TEXTS for value in (1, True, [], {}, b"x", ID)),
-    *(("status", STATUSES, value) for value in ("scheduled", "PENDING", "", 1, [])),
-    *((field, "a date between the years 1 and 9999", value) for field in DATES for value in (1.0, "2026-03-01", {})),
+FOREIGN: list[tuple[str, str, Any]] = [
+    *(("_id", "an ObjectId", value) for value in listed("65f000000000000000000001", 1, {})),
+    *((field, "a string", value) for field in TEXTS for value in listed(1, True, [], {}, b"x", ID)),
+    *(("status", STATUSES, value) for value in listed("scheduled", "PENDING", "", 1, [])),
+    *(
+        (field, "a date between the years 1 and 9999", value)
+        for field in DATES
+        for value in listed(1.0, "2026-03-01", {})
+    ),
     *((field, "a date between the years 1 and 9999", DatetimeMS(2**53)) for field in DATES),
     *(
         (field, "a whole number", value)

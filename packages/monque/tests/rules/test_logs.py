@@ -45,7 +45,7 @@ LINES: list[tuple[type[Event], Callable[[Job[Any]], tuple[object, ...]], int, st
     LINES,
     ids=["start", "complete", "fail and retry", "fail for good", "error of a job", "error of no job"],
 )
-def test_an_event_becomes_one_line(
+def test_an_event_becomes_one_line(  # noqa: PLR0917
     kind: type[Event],
     facts: Callable[[Job[Any]], tuple[object, ...]],
     level: int,

@@ -67,4 +67,4 @@ def test_names_and_keys_are_what_the_rule_says(text: str) -> None:
 @given(text=st.text(st.characters()))
 def test_what_is_accepted_can_be_stored(text: str) -> None:
     if accepts(check_unique_key, text):
-        assert bson.decode(bson.encode({"key": text})) == {"key": text}
+        assert bson.decode(bson.encode({"key": text})) == {"key": text}  # pyright: ignore[reportUnknownMemberType]

@@ -53,7 +53,19 @@ def test_options_are_frozen(group: Any) -> None:
         setattr(group, dataclasses.fields(group)[0].name, 1)
 
 
-NOT_A_DURATION = [None, "30", True, False, float("nan"), float("inf"), float("-inf"), [], -1, timedelta(-1), 10**400]
+NOT_A_DURATION: list[Any] = [
+    None,
+    "30",
+    True,
+    False,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    [],
+    -1,
+    timedelta(-1),
+    10**400,
+]
 NOT_A_COUNT = ["5", True, False, 0, -1, 1.0, 1.5, float("nan"), float("inf")]
 
 

@@ -9,7 +9,6 @@ from bson import Decimal128, ObjectId
 
 from monque import JobStatus
 from monque import _transitions as transitions
-from monque._transitions import Transition
 from monque.job import to_document
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from monque import Job
+    from monque._transitions import Transition
 
 A, B = ObjectId("0" * 23 + "a"), ObjectId("0" * 23 + "b")
 LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -240,12 +240,12 @@ def test_an_edge_leaves_one_status_only_and_only_under_its_own_claim(
 def test_only_a_pending_job_whose_attempts_are_no_number_is_refused(
     status: JobStatus,
     attempts: object,
-    broken: bool,  # noqa: FBT001
+    broken: bool,
     make_job: Callable[..., Job[Any]],
     monque_database: Database[dict[str, Any]],
 ) -> None:
     jobs = monque_database["jobs"]
-    before = stored_job(make_job, status) | {"attempts": attempts}
+    before: dict[str, Any] = stored_job(make_job, status) | {"attempts": attempts}
     if attempts is ...:
         del before["attempts"]
     jobs.insert_one(before)
@@ -275,7 +275,7 @@ def test_no_document_keeps_the_others_from_being_claimed(
     jobs = monque_database["jobs"]
     good, odd = (stored_job(make_job, JobStatus.PENDING) for _ in range(2))
     jobs.insert_many([good, odd | {"attempts": attempts}])
-    ids = [odd["_id"], good["_id"]]
+    ids: list[ObjectId] = [odd["_id"], good["_id"]]
     refuse, claim = transitions.refuse(ids), transitions.claim(ids, token="T", instance="I", heartbeat_interval=10)  # noqa: S106
     jobs.update_many(refuse.filter, refuse.update)
     jobs.update_many(claim.filter, claim.update)

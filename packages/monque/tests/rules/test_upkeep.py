@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
-from monque import JobErrorEvent
 from monque._upkeep import happens_within, repeatedly
 from monque.events import Events
+
+if TYPE_CHECKING:
+    from monque import JobErrorEvent
 
 SOON = 0.001
 NEVER = 3600.0

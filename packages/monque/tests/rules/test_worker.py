@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +10,7 @@ from monque import InvalidJobIdentifierError, Job, WorkerRegistrationError
 from monque.worker import Worker, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
 
 async def handler(job: Job[Any]) -> None: ...
@@ -35,7 +34,7 @@ class Methods:
     async def static(job: Job[Any]) -> None: ...
 
 
-class Callable_:  # noqa: N801
+class AsyncObject:
     """An object that can be called."""
 
     async def __call__(self, job: Job[Any]) -> None: ...
@@ -62,10 +61,10 @@ def decorated(function: Callable[[Job[Any]], Awaitable[None]]) -> Callable[[Job[
         Methods().method,
         Methods.of_class,
         Methods.static,
-        Callable_(),
+        AsyncObject(),
         functools.partial(with_more, "prefix"),
         functools.partial(functools.partial(with_more, "prefix"), loud=True),
-        functools.partial(Callable_()),
+        functools.partial(AsyncObject()),
         decorated(handler),
     ],
     ids=[
@@ -94,7 +93,7 @@ async def generator(job: Job[Any]) -> AsyncGenerator[None]:
 @pytest.mark.parametrize(
     "handler",
     [
-        *(None, "handler", 1, plain, print, lambda _: None, generator, Plain(), Plain, Methods, Callable_),
+        *(None, "handler", 1, plain, print, str.upper, generator, Plain(), Plain, Methods, AsyncObject),
         *(functools.partial(plain), functools.partial(Plain())),
     ],
     ids=[
@@ -104,7 +103,7 @@ async def generator(job: Job[Any]) -> AsyncGenerator[None]:
             "number",
             "function",
             "builtin",
-            "lambda",
+            "method",
             "generator",
             "object",
             "class",

@@ -5,8 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
@@ -63,9 +67,10 @@ def marked() -> Lines:
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright], ids=lambda checker: checker.__name__)
-def test_the_types_accept_and_refuse_what_they_should(checker: object, tmp_path: Path) -> None:
-    assert callable(checker)
-    found: list[tuple[str, int, str]] = checker(tmp_path)
+def test_the_types_accept_and_refuse_what_they_should(
+    checker: Callable[[Path], list[tuple[str, int, str]]], tmp_path: Path
+) -> None:
+    found = checker(tmp_path)
     refused: Lines = {name: set() for name in marked()}
     for name, line, _ in found:
         refused[f"{Path(name).parent.name}/{Path(name).name}"].add(line)

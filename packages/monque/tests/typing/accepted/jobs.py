@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
-
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
+from typing import TYPE_CHECKING, Any, assert_type
 
 from monque import Concurrency, Job, JobStatus, Lease, Monque, NewJob, Options, Polling, Retry
+
+if TYPE_CHECKING:
+    from pymongo import AsyncMongoClient
+    from pymongo.asynchronous.database import AsyncDatabase
 
 options = Options(
     collection="jobs",

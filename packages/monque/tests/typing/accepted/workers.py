@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 from monque import Job, Monque
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 monque = Monque("mongodb://localhost")
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Any
-
-from pymongo import MongoClient
+from typing import TYPE_CHECKING, Any
 
 from monque import Concurrency, Job, Lease, Monque, NewJob, Options, Polling, Retry
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 Options("jobs")  # error: options have names
 Options(retry=3)  # error: a number for a Retry

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monque import Job, Monque
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 monque = Monque("mongodb://localhost")
 
