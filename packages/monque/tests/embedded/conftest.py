@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,9 @@ def new_user() -> Iterator[Callable[..., User]]:
     """Makes processes, which end with the test."""
     users: list[User] = []
 
-    def make(data_directory: Path | None = None, *, wait: bool = True, popen: Any = None, **options: Any) -> User:
+    def make(
+        data_directory: Path | None = None, *, wait: bool = True, popen: Any = None, **options: Any
+    ) -> User:
         given = {} if data_directory is None else {"data_directory": str(data_directory)}
         users.append(User({**given, **options}, **(popen or {})))
         return users[-1].wait_until_ready() if wait else users[-1]
@@ -108,7 +111,7 @@ class Processes:
         return ended(self.mongod) and ended(self.keeper)
 
     def stopped(self) -> bool:
-        """mongod is gone already, and the keeper at least on its way."""
+        """Mongod is gone already, and the keeper at least on its way."""
         return ended(self.mongod) and until(lambda: ended(self.keeper), 1) < 1
 
 
@@ -135,6 +138,14 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
     return time.monotonic() - began
 
 
+def is_in(thread: threading.Thread, function: str) -> bool:
+    """Whether a thread is somewhere within a function of this name."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
 def write(uri: str, value: object = 1) -> None:
     """An acknowledged majority write."""
     with MongoClient[dict[str, Any]](uri, w="majority") as client:
@@ -150,6 +161,7 @@ class Tools:
     """What the tests use, as `--import-mode=importlib` lets them import nothing from here."""
 
     Processes = Processes
+    is_in = staticmethod(is_in)
     ended = staticmethod(ended)
     until = staticmethod(until)
     write = staticmethod(write)

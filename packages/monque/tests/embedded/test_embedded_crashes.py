@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -122,8 +123,8 @@ def test_living_users_get_the_server_back_where_it_was(
     tools.until(successors.gone, 2)
 
 
-def test_a_mongod_that_is_killed_again_and_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+def test_a_mongod_that_is_killed_again_and_again(tools: Tools, kill: Callable[[int], None]) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         keepers: set[int] = set()
         for _ in range(3):
             processes = tools.Processes(server.uri)
@@ -133,15 +134,29 @@ def test_a_mongod_that_is_killed_again_and_again(tmp_path: Path, tools: Tools, k
         assert len(keepers) == 1
 
 
-def test_joining_while_mongod_is_started_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+def test_joining_while_mongod_is_started_again(tools: Tools, kill: Callable[[int], None]) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         kill(tools.Processes(server.uri).mongod)
-        with EmbeddedMongoDB(tmp_path) as other:
+        with EmbeddedMongoDB(server.data_directory) as other:
             tools.write(other.uri)
 
 
-def test_leaving_while_mongod_is_started_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
-    server = EmbeddedMongoDB(tmp_path)
+def test_joining_while_mongod_hangs_and_the_keeper_dies(tools: Tools, kill: Callable[[int], None]) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
+        processes = tools.Processes(server.uri)
+        os.kill(processes.mongod, signal.SIGSTOP)
+        other = EmbeddedMongoDB(server.data_directory)
+        thread = threading.Thread(target=other.start)
+        thread.start()
+        tools.until(lambda: tools.is_in(thread, "become_primary"))
+        kill(processes.keeper)
+        thread.join()
+        tools.write(other.uri)
+        other.stop()
+
+
+def test_leaving_while_mongod_is_started_again(tools: Tools, kill: Callable[[int], None]) -> None:
+    server = EmbeddedMongoDB(ephemeral=True)
     server.start()
     for _ in range(3):
         processes = tools.Processes(server.uri)
@@ -173,13 +188,12 @@ def test_leaving_while_the_keeper_is_replaced(tmp_path: Path, tools: Tools, kill
 
 
 def test_a_server_that_cannot_come_back_is_reported(
-    tmp_path: Path,
     tools: Tools,
     kill: Callable[[int], None],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         processes = tools.Processes(server.uri)
         monkeypatch.setenv("MONQUE_MONGOD", "/nowhere/mongod")
         with caplog.at_level(logging.ERROR, logger="monque.embedded"):
@@ -189,9 +203,9 @@ def test_a_server_that_cannot_come_back_is_reported(
 
 
 def test_the_pipe_guard_does_what_the_kernel_does_elsewhere(
-    tmp_path: Path, tools: Tools, kill: Callable[[int], None]
+    tools: Tools, kill: Callable[[int], None]
 ) -> None:
-    server = EmbeddedMongoDB(tmp_path)
+    server = EmbeddedMongoDB(ephemeral=True)
     server._guard = "pipe"
     with server:
         processes = tools.Processes(server.uri)
@@ -214,14 +228,16 @@ def test_the_kernel_guard_sees_a_keeper_that_died_before_it_was_set() -> None:
     )
     for keeper, code, said in (("__import__('os').getppid()", 0, "alive\n"), ("1", 1, "")):
         ended = subprocess.run(
-            [sys.executable, "-c", program.format(keeper=keeper)], stdout=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", program.format(keeper=keeper)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         assert (ended.returncode, ended.stdout) == (code, said)
 
 
 def test_the_pipe_guard_outlives_its_watcher_and_ignores_dead_processes() -> None:
     guard = _keeper.PipeGuard()
-    os.wait() if False else None
     guard.forget()
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -245,10 +261,11 @@ def test_the_log_of_mongod_is_kept_small(tmp_path: Path) -> None:
     assert not (_keeper.Log(tmp_path / "log")._path).exists()
 
 
-def test_a_user_that_resets_its_connection_is_gone(tmp_path: Path, tools: Tools) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+def test_a_user_that_resets_its_connection_is_gone(tools: Tools) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         rude = socket.socket(socket.AF_UNIX)
-        rude.connect(str(tmp_path / _keeper.SOCKET))
+        rude.connect(str(server.data_directory / _keeper.SOCKET))
+        select.select([rude], [], [])
         rude.close()  # with a welcome unread, which makes it a reset
         tools.write(server.uri)
         processes = tools.Processes(server.uri)

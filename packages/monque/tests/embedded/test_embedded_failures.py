@@ -258,7 +258,7 @@ def test_what_a_full_disk_and_other_versions_say() -> None:
     """The wordings that cannot be provoked everywhere."""
     full = _errors.start_error(Path("/d"), 14, "... No space left on device ...")
     assert isinstance(full, DiskFullError)
-    denied = _errors.start_error(Path("/d"), 100, "... Permission denied ...")
+    denied = _errors.start_error(Path("/d"), 100, "... Read-only file system ...")
     assert isinstance(denied, DataDirectoryError)
     other = _errors.start_error(Path("/d"), 62, "")
     assert isinstance(other, IncompatibleDataError)
