@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymongo import MongoClient
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 USER = """
 import json, sys
@@ -50,7 +51,7 @@ class User:
     def answer(self) -> Any:
         line = self.stdout.readline().decode()
         assert line, "the process has ended"
-        return eval(line)
+        return ast.literal_eval(line)
 
     def tell(self, expression: str) -> None:
         self.stdin.write(expression.encode() + b"\n")

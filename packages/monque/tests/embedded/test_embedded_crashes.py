@@ -30,7 +30,7 @@ def test_mongod_is_gone_a_second_after_its_users_are_killed(
     tmp_path: Path, new_user: Callable[..., User], tools: Tools
 ) -> None:
     users = [new_user(tmp_path) for _ in range(2)]
-    uri = [user.start() for user in users][0]
+    uri = {user.start() for user in users}.pop()
     processes = tools.Processes(uri)
     tools.write(uri, "acknowledged")
     for user in users:
@@ -92,12 +92,16 @@ def test_acknowledged_writes_survive_the_kill_of_all_users(
     processes = tools.Processes(uri)
     acknowledged: list[int] = []
     client = MongoClient[dict[str, Any]](uri, w="majority", serverSelectionTimeoutMS=100)
-    with client, pytest.raises(PyMongoError):
+
+    def write_on_and_on() -> None:
         for number in range(1_000_000):
             client.tests.values.insert_one({"value": number})
             acknowledged.append(number)
             if number == 200:
                 user.kill()
+
+    with client, pytest.raises(PyMongoError):
+        write_on_and_on()
     tools.until(processes.gone, 5)
     with EmbeddedMongoDB(tmp_path) as server:
         assert set(acknowledged) <= set(tools.values(server.uri))
@@ -141,24 +145,28 @@ def test_joining_while_mongod_is_started_again(tools: Tools, kill: Callable[[int
             tools.write(other.uri)
 
 
-def test_joining_while_mongod_hangs_and_the_keeper_dies(tools: Tools, kill: Callable[[int], None]) -> None:
-    with EmbeddedMongoDB(ephemeral=True) as server:
-        processes = tools.Processes(server.uri)
-        os.kill(processes.mongod, signal.SIGSTOP)
-        other = EmbeddedMongoDB(server.data_directory)
-        thread = threading.Thread(target=other.start)
-        thread.start()
-        tools.until(lambda: tools.is_in(thread, "become_primary"))
-        kill(processes.keeper)
-        thread.join()
-        tools.write(other.uri)
-        other.stop()
+def test_joining_while_mongod_hangs_and_the_keeper_dies(
+    tmp_path: Path, new_user: Callable[..., User], tools: Tools, kill: Callable[[int], None]
+) -> None:
+    user = new_user(tmp_path)
+    processes = tools.Processes(user.start())
+    os.kill(processes.mongod, signal.SIGSTOP)
+    other = EmbeddedMongoDB(tmp_path)
+    thread = threading.Thread(target=other.start)
+    thread.start()
+    tools.until(lambda: tools.is_in(thread, "become_primary"))
+    user.kill()
+    kill(processes.keeper)
+    thread.join()
+    tools.write(other.uri)
+    other.stop()
 
 
 def test_leaving_while_mongod_is_started_again(tools: Tools, kill: Callable[[int], None]) -> None:
     server = EmbeddedMongoDB(ephemeral=True)
     server.start()
-    for _ in range(3):
+    processes = tools.Processes(server.uri)
+    for _ in range(2):
         processes = tools.Processes(server.uri)
         kill(processes.mongod)
     server.stop()
@@ -238,6 +246,7 @@ def test_the_kernel_guard_sees_a_keeper_that_died_before_it_was_set() -> None:
 
 def test_the_pipe_guard_outlives_its_watcher_and_ignores_dead_processes() -> None:
     guard = _keeper.PipeGuard()
+    guard.before_exec()
     guard.forget()
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -75,7 +75,7 @@ def test_a_named_mongod_must_be_a_program(bare: Path, monkeypatch: pytest.Monkey
     (bare / "text").write_text("not a program")
     for name in (bare / "text", bare / "nothing", bare):
         monkeypatch.setenv("MONQUE_MONGOD", str(name))
-        with pytest.raises(MongodNotFoundError, match="MONQUE_MONGOD is .* not a program"):
+        with pytest.raises(MongodNotFoundError, match=r"MONQUE_MONGOD is .* not a program"):
             find_mongod()
 
 

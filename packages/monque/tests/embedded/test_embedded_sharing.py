@@ -13,6 +13,7 @@ from monque.embedded import EmbeddedMongoDB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from conftest import Tools, User
@@ -118,7 +119,7 @@ def test_a_forked_child_does_not_keep_the_server(tools: Tools) -> None:
     os.close(there)
 
 
-def _use(server: EmbeddedMongoDB, conversation: multiprocessing.connection.Connection) -> None:
+def _use(server: EmbeddedMongoDB, conversation: Connection) -> None:
     server.start()
     conversation.send(server.uri)
     conversation.recv()

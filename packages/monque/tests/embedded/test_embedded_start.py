@@ -70,10 +70,14 @@ def test_it_listens_on_loopback_only_and_is_small() -> None:
 
 
 def test_change_streams_and_transactions_work() -> None:
-    with EmbeddedMongoDB(ephemeral=True) as server, MongoClient[dict[str, Any]](server.uri) as client:
-        with client.tests.values.watch() as stream, client.start_session() as session:
-            session.with_transaction(lambda s: client.tests.values.insert_one({"_id": 1}, session=s))
-            assert next(stream)["documentKey"] == {"_id": 1}
+    with (
+        EmbeddedMongoDB(ephemeral=True) as server,
+        MongoClient[dict[str, Any]](server.uri) as client,
+        client.tests.values.watch() as stream,
+        client.start_session() as session,
+    ):
+        session.with_transaction(lambda s: client.tests.values.insert_one({"_id": 1}, session=s))
+        assert next(stream)["documentKey"] == {"_id": 1}
 
 
 def test_an_ephemeral_server_leaves_nothing(tools: Tools) -> None:
@@ -184,6 +188,12 @@ def test_a_set_that_is_configured_already_is_left_alone() -> None:
         assert client.admin.command("replSetGetConfig")["config"] == before
 
 
+def test_nobody_waits_for_a_server_that_is_gone() -> None:
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        assert not _replica_set.become_primary(occupied.getsockname()[1], lambda: False)
+
+
 def test_a_spoilt_port_file_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / _keeper.PORT).write_text("nonsense")
     with EmbeddedMongoDB(tmp_path) as server:
@@ -245,8 +255,7 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, tools: 
     async def cancel_while_starting() -> None:
         server = EmbeddedMongoDB(tmp_path, progress=lambda _: begun.set())
         task = asyncio.create_task(use(server))
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(begun.wait)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -285,15 +294,16 @@ def test_cancelling_the_use_stops_the_server(tools: Tools) -> None:
     async def cancel_while_using() -> None:
         server = EmbeddedMongoDB(ephemeral=True)
         seen: list[Any] = []
+        started = asyncio.Event()
 
         async def use() -> None:
             async with server:
                 seen.append(tools.Processes(server.uri))
+                started.set()
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(use())
-        while not seen:
-            await asyncio.sleep(0.01)
+        await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
