@@ -87,9 +87,7 @@ def new_user() -> Iterator[Callable[..., User]]:
     """Makes processes, which end with the test."""
     users: list[User] = []
 
-    def make(
-        data_directory: Path | None = None, *, wait: bool = True, popen: Any = None, **options: Any
-    ) -> User:
+    def make(data_directory: Path | None = None, *, wait: bool = True, popen: Any = None, **options: Any) -> User:
         given = {} if data_directory is None else {"data_directory": str(data_directory)}
         users.append(User({**given, **options}, **(popen or {})))
         return users[-1].wait_until_ready() if wait else users[-1]

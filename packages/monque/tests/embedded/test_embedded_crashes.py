@@ -210,9 +210,7 @@ def test_a_server_that_cannot_come_back_is_reported(
     assert "/nowhere/mongod" in caplog.text
 
 
-def test_the_pipe_guard_does_what_the_kernel_does_elsewhere(
-    tools: Tools, kill: Callable[[int], None]
-) -> None:
+def test_the_pipe_guard_does_what_the_kernel_does_elsewhere(tools: Tools, kill: Callable[[int], None]) -> None:
     server = EmbeddedMongoDB(ephemeral=True)
     server._guard = "pipe"
     with server:

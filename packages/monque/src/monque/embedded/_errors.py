@@ -155,9 +155,7 @@ def start_error(directory: Path, code: int, log: str) -> EmbeddedError:
     if "DBPathInUse" in log:
         return DataDirectoryError(directory, "a mongod started by other means uses it; stop that one")
     if _FORBIDDEN.search(log):
-        return DataDirectoryError(
-            directory, f"mongod may not write there; {ANOTHER_DIRECTORY}\n{indented(log)}"
-        )
+        return DataDirectoryError(directory, f"mongod may not write there; {ANOTHER_DIRECTORY}\n{indented(log)}")
     return MongodStartError(f"mongod did not start: {_ending(code)}. Its log says:", code, log)
 
 
