@@ -137,6 +137,12 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
     return time.monotonic() - began
 
 
+def pause(pid: int) -> None:
+    """Keep a process from running, and wait until it does not."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: ps("stat=", pid).startswith("T"))
+
+
 def is_in(thread: threading.Thread, function: str) -> bool:
     """Whether a thread is somewhere within a function of this name."""
     frame = sys._current_frames().get(thread.ident or 0)
@@ -160,6 +166,7 @@ class Tools:
     """What the tests use, as `--import-mode=importlib` lets them import nothing from here."""
 
     Processes = Processes
+    pause = staticmethod(pause)
     is_in = staticmethod(is_in)
     ended = staticmethod(ended)
     until = staticmethod(until)

@@ -150,7 +150,7 @@ def test_joining_while_mongod_hangs_and_the_keeper_dies(
 ) -> None:
     user = new_user(tmp_path)
     processes = tools.Processes(user.start())
-    os.kill(processes.mongod, signal.SIGSTOP)
+    tools.pause(processes.mongod)
     other = EmbeddedMongoDB(tmp_path)
     thread = threading.Thread(target=other.start)
     thread.start()

@@ -80,7 +80,7 @@ def test_those_who_leave_need_not_wait_when_somebody_came_after_all(tools: Tools
     server.start()
     other = EmbeddedMongoDB(server.data_directory)
     processes = tools.Processes(server.uri)
-    os.kill(processes.keeper, signal.SIGSTOP)  # so that it finds both at once
+    tools.pause(processes.keeper)  # so that it finds both at once
     leaving = threading.Thread(target=server.stop)
     leaving.start()
     tools.until(lambda: tools.is_in(leaving, "join"))
