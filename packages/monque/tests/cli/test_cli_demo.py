@@ -152,7 +152,7 @@ async def test_a_second_ctrl_c_cuts_short(start: Callable[..., Any], slow: Path,
 
 def test_ctrl_c_before_there_is_a_connection(start: Callable[..., Any], tree: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        started = start("demo", tree, MONQUE_URI=f"mongodb://127.0.0.1:{silent.getsockname()[1]}/")
+        started = start("demo", tree, MONQUE_URI=f"mongodb://127.0.0.1:{silent.getsockname()[1]}/?connectTimeoutMS=500")
         connection, _ = silent.accept()
         started.interrupt()
         done = started.end()
