@@ -20,7 +20,7 @@ from monque._intake import NewJob, as_new_job
 from monque._producer import Producer
 from monque._store import indexes
 from monque._store.flow import Flow, job_collection
-from monque._upkeep import repeatedly
+from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options
@@ -353,7 +353,7 @@ class Monque:
         if connected is not None and connected.engine is not None and connected.work is not None:
             connected.engine.stop()
             try:
-                await _outlast(connected.work)
+                await outlast(connected.work)
             finally:
                 connected.engine = connected.work = None
         await self._events.drain()
@@ -435,16 +435,3 @@ class Monque:
     def off(self) -> Subscribe:
         """Call a listener no more."""
         return self._events.off
-
-
-async def _outlast(work: asyncio.Task[None]) -> None:
-    """Wait for `work` to end, even when the waiting is cancelled: what it opened must not outlive it."""
-    cancelled = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    work.result()

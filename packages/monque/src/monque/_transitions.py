@@ -125,18 +125,17 @@ def reject(job: ObjectId, token: str, *, reason: str) -> Transition:
 
 def refuse(jobs: Sequence[ObjectId]) -> Transition:
     """Those among them whose `attempts` cannot be counted up can never be claimed."""
+    countable = {"$and": [{"$isNumber": "$attempts"}, {"$lt": ["$attempts", 2**53]}]}
     return Transition(
         jobs,
         {
             "_id": {"$in": jobs},
             "status": JobStatus.PENDING.value,
-            "attempts": {"$exists": True, "$not": {"$type": "number"}},
+            "attempts": {"$exists": True},
+            "$expr": {"$not": countable},
         },
         {
-            "$set": {
-                "status": JobStatus.FAILED.value,
-                "failReason": "field 'attempts': expected a whole number",
-            },
+            "$set": {"status": JobStatus.FAILED.value, "failReason": "field 'attempts': expected a whole number"},
             "$currentDate": {"updatedAt": True},
         },
     )

@@ -36,7 +36,8 @@ Document = dict[str, Any]
 
 OLDEST_LEASES = 100
 
-_TYPE_MISMATCH = 14
+# What the server says when `attempts` is no number, or too large a one.
+_UNCOUNTABLE = (14, 2)
 _DUPLICATE_KEY = 11000
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
@@ -348,7 +349,7 @@ class Flow:
         try:
             await self._jobs.update_many(claim.filter, claim.update)
         except OperationFailure as error:
-            if error.code != _TYPE_MISMATCH:
+            if error.code not in _UNCOUNTABLE:
                 raise
         else:
             return
