@@ -64,15 +64,17 @@ async def open_database(source: Source) -> AsyncGenerator[AsyncDatabase[Any]]:
 async def _client(uri: str) -> AsyncGenerator[AsyncMongoClient[dict[str, Any]]]:
     check_source(uri)
     with driver_errors("use this URI"):
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            uri, appname="monque", serverSelectionTimeoutMS=_selection_timeout(uri)
-        )
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(uri, **_settings(uri))
     try:
         yield client
     finally:
         await client.close()
 
 
-def _selection_timeout(uri: str) -> int | None:
-    # A newcomer with a wrong port should not wait for the driver's 30 s; None leaves the URI's own word.
-    return None if "serverselectiontimeoutms" in uri.lower() else 10_000
+# A newcomer with a wrong port should not wait for the driver's 30 s.
+_SETTINGS = {"appname": "monque", "serverSelectionTimeoutMS": 10_000}
+
+
+def _settings(uri: str) -> dict[str, Any]:
+    """What Monque asks of the driver unless the URI has a word of its own about it."""
+    return {name: value for name, value in _SETTINGS.items() if f"{name}=".lower() not in uri.lower()}
