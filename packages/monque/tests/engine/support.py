@@ -51,7 +51,7 @@ class Bench:
 
     def now(self) -> datetime:
         moment: datetime = self.client.admin.command("hello")["localTime"]
-        return moment
+        return moment.replace(tzinfo=UTC)
 
     def insert(self, name: str, **fields: Any) -> ObjectId:
         return self.insert_many([{"name": name, **fields}])[0]
@@ -321,7 +321,3 @@ def _plain(now: datetime) -> Document:
         "createdAt": now,
         "updatedAt": now,
     }
-
-
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type,misc]  # pyright: ignore[reportArgumentType]
