@@ -118,10 +118,12 @@ class Monque:
 
     async def close(self) -> None:
         """Stop working, and close what `initialize()` opened. Doing it again changes nothing."""
-        await self.stop()
-        async with self._opening:
-            self._connected = None
-            await self._stack.aclose()
+        try:
+            await self.stop()
+        finally:
+            async with self._opening:
+                self._connected = None
+                await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -351,11 +353,14 @@ class Monque:
         """
         connected = self._connected
         if connected is not None and connected.engine is not None and connected.work is not None:
-            connected.engine.stop()
+            engine, work = connected.engine, connected.work
+            engine.stop()
             try:
-                await outlast(connected.work)
+                await outlast(work)
             finally:
-                connected.engine = connected.work = None
+                # Whoever waited for the same end, too, may have started anew by now.
+                if connected.work is work:
+                    connected.engine = connected.work = None
         await self._events.drain()
 
     async def run(self) -> None:
@@ -373,9 +378,11 @@ class Monque:
         await self.start()
         work = self._connected.work
         with self._signals():
-            if work is not None:
-                await asyncio.wait([work])
-        await self.stop()
+            try:
+                if work is not None:
+                    await asyncio.wait([work])
+            finally:
+                await self.stop()
 
     def is_healthy(self) -> bool:
         """Whether it is connected and, if it works, has made progress lately.

@@ -105,6 +105,7 @@ class Wakeup:
         self._notice = notice
         self._following: set[asyncio.Task[None]] = set()
         self._fell_back = False
+        self._leaving = False
         self.streaming = False
 
     @asynccontextmanager
@@ -114,6 +115,7 @@ class Wakeup:
         try:
             yield
         finally:
+            self._leaving = True
             for task in self._following:
                 task.cancel()
             if self._following:
@@ -123,7 +125,7 @@ class Wakeup:
 
     def restart(self) -> None:
         """Listen for the names there are now."""
-        if self._following:
+        if self._following and not self._leaving:
             for task in self._following:
                 task.cancel()
             self._follow()

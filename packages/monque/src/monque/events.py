@@ -369,9 +369,10 @@ class Events:
                 self._tell(each.listener, event)
 
     async def drain(self) -> None:
-        """Wait until the async listeners called so far have returned; one that waits here is not waited for."""
-        while waited_for := self._tasks - {asyncio.current_task()}:
-            await asyncio.wait(waited_for)
+        """Wait until the async listeners called so far have returned; one that calls this waits for the others."""
+        self._tasks -= {asyncio.current_task()}
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _add(self, event: str, listener: AnyListener, *, once: bool) -> None:
         if not callable(listener):
@@ -387,7 +388,7 @@ class Events:
     def _tell(self, listener: AnyListener, event: Event) -> None:
         try:
             result = listener(event)
-        except Exception as error:  # noqa: BLE001  whatever a listener raises is its own affair
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it raises is its own affair
             self._report(error, event)
             return
         if inspect.isawaitable(result):
@@ -401,7 +402,7 @@ class Events:
         except Exception as error:  # noqa: BLE001  as above
             self._report(error, event)
 
-    def _report(self, error: Exception, event: Event) -> None:
+    def _report(self, error: BaseException, event: Event) -> None:
         # A broken listener of job:error must not be told of itself for ever; the log line is its end.
         if isinstance(event, JobErrorEvent):
             _logger.error("a listener of job:error raised", exc_info=error)
