@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from monque import JobFailEvent, Lease, Monque, Options, Polling, Retry
@@ -182,7 +183,7 @@ async def test_three_processes_fire_every_occurrence_of_a_cron_job_exactly_once(
         await patiently(lambda: monque_database.entries.count_documents({}) >= 6)
 
     rows = sorted(monque_database.entries.find(), key=lambda row: row["due"])
-    gaps = [(later["due"] - earlier["due"]).total_seconds() for earlier, later in zip(rows, rows[1:], strict=False)]
+    gaps = [(later["due"] - earlier["due"]).total_seconds() for earlier, later in pairwise(rows)]
     # None twice; a machine that sleeps over a second makes up for it with one run.
     assert all(gap >= 1 for gap in gaps)
     assert sum(gap == 1 for gap in gaps) >= 3
