@@ -269,7 +269,7 @@ async def test_an_insert_that_is_never_answered_is_given_up_and_holds_up_no_othe
     monque_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_producer, "_LONGEST_INSERT", 1.0)
-    async with slow_insert(monque_uri, 60_000) as client, Monque(client) as monque:
+    async with slow_insert(monque_uri, 4_000) as client, Monque(client) as monque:
         stuck = asyncio.create_task(monque.enqueue("job", {"n": 1}))
         await asyncio.sleep(0)
         with pytest.raises(ConnectionError):
