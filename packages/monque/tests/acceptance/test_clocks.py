@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,7 +51,7 @@ async def test_a_process_whose_clock_is_ten_minutes_off_enqueues_jobs_that_are_d
     producer.go()
     await producer.until_told("enqueued")
 
-    server_time = monque_database.client.admin.command("hello")["localTime"]
+    server_time = monque_database.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
     now, later = sorted(job["nextRunAt"] for job in monque_database.monque_jobs.find())
     assert 0 <= (server_time - now).total_seconds() < 60
     assert (later - now).total_seconds() == pytest.approx(100, abs=5)

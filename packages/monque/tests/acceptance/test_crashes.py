@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
 
-from monque import JobFailEvent, JobStatus, Lease, Monque, Options, Polling, Retry, StaleRecoveredEvent
+from monque import JobErrorEvent, JobFailEvent, JobStatus, Lease, Monque, Options, Polling, Retry, StaleRecoveredEvent
 
 from .support import Process, entries, patiently
 
@@ -27,17 +30,20 @@ PAGE = Path(__file__).parents[4] / "docs" / "explanation" / "crashes.md"
 LEASE = 2.0
 OPTIONS = {"lease": LEASE, "safety": 0.5, "max_retries": 3}
 
+QUICK = Options(lease=Lease(LEASE), polling=Polling(safety=0.5), retry=Retry(3, base=0.05))
+
 
 class Second:
     """An instance that works beside, or after, the one that crashes."""
 
-    def __init__(self, uri: str) -> None:
-        options = Options(lease=Lease(LEASE), polling=Polling(safety=0.5), retry=Retry(3, base=0.05))
-        self.monque = Monque(uri, options)
+    def __init__(self, source: str | AsyncMongoClient[Any], options: Options = QUICK) -> None:
+        self.monque = Monque(source, options)
         self.runs: list[ObjectId] = []
         self.recovered: list[StaleRecoveredEvent] = []
         self.failures: list[JobFailEvent] = []
+        self.errors: list[JobErrorEvent] = []
         self.monque.worker("job", self._run)
+        self.monque.on("job:error", self.errors.append)
         self.monque.on("stale:recovered", self.recovered.append)
         self.monque.on("job:fail", self.failures.append)
 
@@ -209,6 +215,31 @@ async def test_crash_of_the_process_that_recovers_leaves_the_recovery_to_the_nex
     assert (document["attempts"], other.runs, len(other.recovered)) == (2, [job.id], was == JobStatus.PROCESSING)
 
 
+async def test_a_recovery_that_the_server_refused_is_tried_again_long_before_the_next_poll(
+    start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
+) -> None:
+    async with AsyncMongoClient[Any](monque_uri, appname=f"refused-{time.monotonic_ns()}") as client:
+        recoverer = Second(client, Options(polling=Polling(safety=120, interval=120)))
+        async with recoverer.monque:
+            job = await recoverer.monque.enqueue("job")
+            await crash(start_process(crash="after the claim", options=OPTIONS))
+            await client.admin.command(
+                "configureFailPoint",
+                "failCommand",
+                mode={"times": 1},
+                data={
+                    "failCommands": ["update"],
+                    "errorCode": 8000,
+                    "appName": client.options.pool_options.metadata["application"]["name"],
+                },
+            )
+            await recoverer.monque.start()
+            await completed(monque_database, job.id)
+
+    assert [error.error.details["code"] for error in recoverer.errors if isinstance(error.error, OperationFailure)] == [8000]
+    assert recoverer.runs == [job.id]
+
+
 async def test_crash_in_the_last_attempt_fails_the_job_with_a_reason(
     start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
 ) -> None:
@@ -226,7 +257,7 @@ async def test_crash_in_the_last_attempt_fails_the_job_with_a_reason(
     assert (failure.job.status, failure.job.attempts) == (JobStatus.FAILED, 3)
 
 
-async def test_the_loss_of_the_lease_thread_is_seen_and_the_run_that_lost_its_lease_writes_nothing(
+async def test_an_instance_that_lost_its_lease_thread_says_so_claims_nothing_more_and_overwrites_nothing(
     start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
 ) -> None:
     async with second(monque_uri) as other:
@@ -235,12 +266,31 @@ async def test_the_loss_of_the_lease_thread_is_seen_and_the_run_that_lost_its_le
         await patiently(lambda: entries(monque_database)[job.id])
         await other.monque.start()
         document = await completed(monque_database, job.id)
-        await patiently(lambda: process.told("health") and not process.is_healthy())
+        assert not process.is_healthy()
         (lost,) = await process.until_told("job:lost")
 
         assert (lost["job"], document["attempts"], other.runs) == (str(job.id), 2, [job.id])
         assert process.told("job:complete") == []
         assert monque_database.monque_jobs.find_one({"_id": job.id}) == document
+        # It holds nothing any more, and still it is not well.
+        reports = len(process.told("health"))
+        await patiently(lambda: len(process.told("health")) > reports + 1)
+        assert not process.is_healthy()
+        await process.stopped()
+
+
+async def test_an_error_nobody_foresaw_in_the_lease_thread_is_reported_and_the_lease_renewed_all_the_same(
+    start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
+) -> None:
+    async with second(monque_uri) as other:
+        job = await other.monque.enqueue("job", {"seconds": 2 * LEASE})
+        process = start_process(crash="in one renewal", options=OPTIONS)
+        await patiently(lambda: entries(monque_database)[job.id])
+        await other.monque.start()
+        document = await completed(monque_database, job.id)
+
+        assert [error["error"] for error in process.told("job:error")] == ["out of the blue"]
+        assert (document["attempts"], other.runs, other.recovered) == (1, [], [])
         await process.stopped()
 
 

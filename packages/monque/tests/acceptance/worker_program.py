@@ -33,7 +33,6 @@ from monque import Concurrency, Lease, Monque, Options, Polling, Retry
 from monque import _lease as lease
 from monque._engine import Engine
 from monque._store.flow import Flow
-from monque._wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +110,17 @@ def _lose_lease_thread() -> None:
     lease._renew = end_thread
 
 
+def _fail_one_renewal() -> None:
+    renew, calls = lease._renew, iter([True])
+
+    def fail_once(*arguments: Any) -> Any:
+        if next(calls, False):
+            raise RuntimeError("out of the blue")
+        return renew(*arguments)
+
+    lease._renew = fail_once
+
+
 CRASHES: dict[str, Callable[[], None]] = {
     "before the insert": lambda: _crash_before(Flow, "insert"),
     "after the insert": lambda: _crash_after(Flow, "insert"),
@@ -122,7 +132,7 @@ CRASHES: dict[str, Callable[[], None]] = {
     "before the recovery": lambda: _crash_before(Flow, "recover"),
     "after the recovery": lambda: _crash_after(Flow, "recover"),
     "in the lease thread": _lose_lease_thread,
-    "in the change stream": lambda: _crash_before(Wakeup, "_hear"),
+    "in one renewal": _fail_one_renewal,
 }
 
 
