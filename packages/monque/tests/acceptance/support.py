@@ -22,8 +22,9 @@ from monque.embedded import find_mongod
 from monque.testing import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from pymongo import AsyncMongoClient
     from pymongo.database import Database
 
 T = TypeVar("T")
@@ -103,6 +104,12 @@ def statuses(database: Database[Any]) -> dict[str, int]:
     """How many jobs there are, by status."""
     rows = database.monque_jobs.aggregate([{"$group": {"_id": "$status", "count": {"$sum": 1}}}])
     return {row["_id"]: row["count"] for row in rows}
+
+
+def fail_once(client: AsyncMongoClient[Any], name: str, command: str, **how: Any) -> Awaitable[Any]:
+    """Let the next `command` of the client that calls itself `name` go wrong."""
+    data = {"failCommands": [command], "appName": name, **how}
+    return client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
 
 
 def entries(database: Database[Any]) -> Counter[Any]:

@@ -18,7 +18,7 @@ from pymongo.errors import OperationFailure
 
 from monque import JobErrorEvent, JobFailEvent, JobStatus, Lease, Monque, Options, Polling, Retry, StaleRecoveredEvent
 
-from .support import Process, entries, patiently
+from .support import Process, entries, fail_once, patiently
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -67,9 +67,8 @@ def status(database: Database[Any], job: ObjectId) -> str:
 
 async def completed(database: Database[Any], job: ObjectId) -> dict[str, Any]:
     done = {"_id": job, "status": "completed"}
-    found = await patiently(lambda: database.monque_jobs.find_one(done))
-    assert found is not None
-    return found
+    found: list[dict[str, Any]] = await patiently(lambda: list(database.monque_jobs.find(done)))
+    return found[0]
 
 
 async def crash(process: Process) -> None:
@@ -218,25 +217,17 @@ async def test_crash_of_the_process_that_recovers_leaves_the_recovery_to_the_nex
 async def test_a_recovery_that_the_server_refused_is_tried_again_long_before_the_next_poll(
     start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
 ) -> None:
-    async with AsyncMongoClient[Any](monque_uri, appname=f"refused-{time.monotonic_ns()}") as client:
+    name = f"refused-{time.monotonic_ns()}"
+    async with AsyncMongoClient[Any](monque_uri, appname=name) as client:
         recoverer = Second(client, Options(polling=Polling(safety=120, interval=120)))
         async with recoverer.monque:
             job = await recoverer.monque.enqueue("job")
             await crash(start_process(crash="after the claim", options=OPTIONS))
-            await client.admin.command(
-                "configureFailPoint",
-                "failCommand",
-                mode={"times": 1},
-                data={
-                    "failCommands": ["update"],
-                    "errorCode": 8000,
-                    "appName": client.options.pool_options.metadata["application"]["name"],
-                },
-            )
+            await fail_once(client, name, "update", errorCode=8000)
             await recoverer.monque.start()
             await completed(monque_database, job.id)
 
-    assert [error.error.details["code"] for error in recoverer.errors if isinstance(error.error, OperationFailure)] == [8000]
+    assert [e.error.code for e in recoverer.errors if isinstance(e.error, OperationFailure)] == [8000]
     assert recoverer.runs == [job.id]
 
 

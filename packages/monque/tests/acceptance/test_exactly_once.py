@@ -6,7 +6,7 @@ import signal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from monque import JobFailEvent, Lease, Monque, Options, Polling, Retry
+from monque import JobFailEvent, Lease, Monque, NewJob, Options, Polling, Retry
 from monque.testing import eventually
 
 from .support import PATIENCE, Process, entries, patiently, statuses
@@ -150,7 +150,7 @@ async def test_a_job_that_kills_its_process_fails_with_a_reason_once_its_attempt
         for _ in range(3):
             process = start_process(options=options)
             assert await process.ended() == -signal.SIGKILL
-        others = [job.id for job in await monque.enqueue_many([("job", {})] * 20)]
+        others = [job.id for job in await monque.enqueue_many([NewJob(name="job")] * 20)]
     recoverer = Monque(monque_uri, Options(lease=Lease(1.5), retry=Retry(3), polling=Polling(safety=0.5)))
     failures: list[JobFailEvent] = []
     recoverer.on("job:fail", failures.append)

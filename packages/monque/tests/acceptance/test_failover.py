@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monque import ConnectionError, Lease, Monque, Options
 from monque.testing.plugin import with_database
@@ -13,9 +13,7 @@ from .support import Process, ReplicaSet, patiently, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from pymongo.database import Database
 
 JOBS, GROUPS = 2000, 20
 

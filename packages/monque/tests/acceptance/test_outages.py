@@ -19,17 +19,19 @@ from monque import (
     JobLostEvent,
     Lease,
     Monque,
+    NewJob,
     Options,
     Polling,
+    _producer,
+    _wakeup,
 )
-from monque import _producer, _wakeup
 from monque.testing import eventually
 from monque.testing.plugin import with_database
 
-from .support import PATIENCE, Process, Proxy, ReplicaSet, entries, patiently, statuses
+from .support import PATIENCE, Proxy, ReplicaSet, fail_once, patiently, statuses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from bson import ObjectId
     from pymongo.database import Database
@@ -59,7 +61,7 @@ class Instance:
         await self.gate.wait()
 
     async def enqueued(self, count: int) -> list[ObjectId]:
-        return [job.id for job in await self.monque.enqueue_many([("job", {})] * count)]
+        return [job.id for job in await self.monque.enqueue_many([NewJob(name="job")] * count)]
 
 
 @asynccontextmanager
@@ -181,7 +183,7 @@ async def test_work_goes_on_after_connections_were_refused(
 ) -> None:
     async with Monque(monque_uri) as producer, working(proxy_uri) as instance:
         proxy.refuse()
-        jobs = [job.id for job in await producer.enqueue_many([("job", {})] * 30)]
+        jobs = [job.id for job in await producer.enqueue_many([NewJob(name="job")] * 30)]
         await unhealthy(instance)
         assert instance.runs == []
         await proxy.accept()
@@ -206,7 +208,7 @@ async def test_work_goes_on_after_all_connections_stalled(
 ) -> None:
     async with Monque(monque_uri) as producer, working(proxy_uri) as instance:
         proxy.stall()
-        jobs = [job.id for job in await producer.enqueue_many([("job", {})] * 30)]
+        jobs = [job.id for job in await producer.enqueue_many([NewJob(name="job")] * 30)]
         await unhealthy(instance)
         proxy.flow()
 
@@ -221,7 +223,7 @@ async def test_work_goes_on_over_new_connections_when_the_old_ones_are_dead(
     options = Options(lease=Lease(2), polling=Polling(interval=0.3, safety=0.5), shutdown_timeout=5)
     async with Monque(monque_uri) as producer, working(proxy_uri, options) as instance:
         proxy.deaden()
-        jobs = [job.id for job in await producer.enqueue_many([("job", {})] * 30)]
+        jobs = [job.id for job in await producer.enqueue_many([NewJob(name="job")] * 30)]
 
         await patiently(lambda: statuses(monque_database) == {"completed": 30})
         await healthy(instance)
@@ -250,18 +252,9 @@ async def test_a_change_stream_that_fell_silent_is_replaced(
 @asynccontextmanager
 async def slow_insert(uri: str, milliseconds: int) -> AsyncGenerator[AsyncMongoClient[Any]]:
     """A client over whose next insert the server takes so long."""
-    async with AsyncMongoClient[Any](uri, appname=f"slow-{time.monotonic_ns()}") as client:
-        await client.admin.command(
-            "configureFailPoint",
-            "failCommand",
-            mode={"times": 1},
-            data={
-                "failCommands": ["insert"],
-                "appName": client.options.pool_options.metadata["application"]["name"],
-                "blockConnection": True,
-                "blockTimeMS": milliseconds,
-            },
-        )
+    name = f"slow-{time.monotonic_ns()}"
+    async with AsyncMongoClient[Any](uri, appname=name) as client:
+        await fail_once(client, name, "insert", blockConnection=True, blockTimeMS=milliseconds)
         yield client
 
 
@@ -279,6 +272,7 @@ async def test_an_insert_that_is_never_answered_is_given_up_and_holds_up_no_othe
 
 async def test_a_time_limit_of_one_caller_does_not_hold_for_the_jobs_of_others(monque_uri: str) -> None:
     async with slow_insert(monque_uri, 1500) as client, Monque(client) as monque:
+
         async def hurried() -> None:
             with pymongo.timeout(1):
                 await monque.enqueue("job")
@@ -286,7 +280,8 @@ async def test_a_time_limit_of_one_caller_does_not_hold_for_the_jobs_of_others(m
         first = asyncio.create_task(hurried())
         await asyncio.sleep(0.5)
         # Enqueued while the first insert is under way, so it belongs to the next one.
-        assert await asyncio.wait_for(monque.enqueue("job"), 30)
+        second = await asyncio.wait_for(monque.enqueue("job"), 30)
+        assert second.status == "pending"
         await asyncio.gather(first, return_exceptions=True)
 
 

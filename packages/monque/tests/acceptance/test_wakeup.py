@@ -21,6 +21,10 @@ OPTIONS = {"safety": POLL, "interval": POLL, "concurrency": 20}
 SLACK = 10
 
 
+async def all_completed(database: Database[Any], count: int) -> None:
+    await patiently(lambda: statuses(database) == {"completed": count})
+
+
 async def test_an_idle_process_starts_jobs_of_another_long_before_it_polls(
     start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
 ) -> None:
@@ -28,7 +32,7 @@ async def test_an_idle_process_starts_jobs_of_another_long_before_it_polls(
     async with Monque(monque_uri) as monque:
         for number in range(20):
             await monque.enqueue("job")
-            await patiently(lambda so_far=number + 1: statuses(monque_database) == {"completed": so_far})
+            await all_completed(monque_database, number + 1)
 
     assert all(0 <= row["late"] < SLACK for row in monque_database.entries.find())
 
@@ -42,7 +46,7 @@ async def test_a_hundred_future_jobs_twenty_milliseconds_apart_start_on_time(
         process = start_process(options=OPTIONS)
         await process.until_told("changestream:connected")
         await monque.enqueue_many({"name": "job", "delay": 6 + number * 0.02} for number in range(1, 100, 2))
-        await patiently(lambda: statuses(monque_database) == {"completed": 100})
+        await all_completed(monque_database, 100)
 
     rows = list(monque_database.entries.find())
     assert len(rows) == 100
