@@ -16,7 +16,7 @@ import pytest
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
-from monque import JobErrorEvent, JobFailEvent, JobStatus, Lease, Monque, Options, Polling, Retry, StaleRecoveredEvent
+from monque import JobErrorEvent, JobStatus, Lease, Monque, Options, Polling, Retry, StaleRecoveredEvent
 
 from .support import Process, entries, fail_once, patiently
 
@@ -40,12 +40,10 @@ class Second:
         self.monque = Monque(source, options)
         self.runs: list[ObjectId] = []
         self.recovered: list[StaleRecoveredEvent] = []
-        self.failures: list[JobFailEvent] = []
         self.errors: list[JobErrorEvent] = []
         self.monque.worker("job", self._run)
         self.monque.on("job:error", self.errors.append)
         self.monque.on("stale:recovered", self.recovered.append)
-        self.monque.on("job:fail", self.failures.append)
 
     async def _run(self, job: Any) -> None:
         self.runs.append(job.id)
@@ -229,23 +227,6 @@ async def test_a_recovery_that_the_server_refused_is_tried_again_long_before_the
 
     assert [e.error.code for e in recoverer.errors if isinstance(e.error, OperationFailure)] == [8000]
     assert recoverer.runs == [job.id]
-
-
-async def test_crash_in_the_last_attempt_fails_the_job_with_a_reason(
-    start_process: Callable[..., Process], monque_uri: str, monque_database: Database[Any]
-) -> None:
-    async with second(monque_uri) as other:
-        job = await other.monque.enqueue("job", {"kill": True})
-        await crash(start_process(options=OPTIONS))
-        await crash(start_process(options=OPTIONS))
-        await crash(start_process(options=OPTIONS))
-
-        await other.monque.start()
-        (failure,) = await patiently(lambda: other.failures)
-
-    assert (failure.job.id, failure.will_retry, other.runs) == (job.id, False, [])
-    assert failure.job.fail_reason
-    assert (failure.job.status, failure.job.attempts) == (JobStatus.FAILED, 3)
 
 
 async def test_an_instance_that_lost_its_lease_thread_says_so_claims_nothing_more_and_overwrites_nothing(

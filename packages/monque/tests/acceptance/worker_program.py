@@ -24,7 +24,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import time_machine
 from bson import ObjectId
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -237,6 +236,8 @@ def run(given: dict[str, Any]) -> None:
     if not _CLOCK["off"]:
         asyncio.run(main(given))
         return
+    import time_machine
+
     with time_machine.travel(time.time() + _CLOCK["off"], tick=True):
         asyncio.run(main(given))
 
