@@ -6,6 +6,7 @@ import os
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import InvalidURI, PyMongoError
@@ -21,6 +22,8 @@ Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
 
 DEFAULT_DATABASE = "monque"
 URI_VARIABLE = "MONQUE_URI"
+# For saying goodbye to a server that may not be there any more.
+_CLOSING = 2.0
 
 
 def check_source(source: object) -> None:
@@ -73,7 +76,8 @@ async def _client(uri: str) -> AsyncGenerator[AsyncMongoClient[dict[str, Any]]]:
     try:
         yield client
     finally:
-        await client.close()
+        with pymongo.timeout(_CLOSING):
+            await client.close()
 
 
 # A newcomer with a wrong port should not wait for the driver's 30 s.

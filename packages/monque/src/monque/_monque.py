@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+import pymongo
+
 from monque import logs
 from monque._clock import ServerClock
 from monque._connection import Source, check_source, driver_errors, open_database
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 H = TypeVar("H", bound=Handler)
 
 _CLOCK_INTERVAL = 30.0
+# The next reading is another chance, and whoever closes should not wait for a dead connection.
+_CLOCK_PATIENCE = 5.0
 
 
 class _Connected:
@@ -62,6 +66,11 @@ class _Connected:
             said: datetime = answer["localTime"]
             answers.append((said if said.tzinfo else said.replace(tzinfo=UTC), time.monotonic()))
         self.clock.observe(*answers)
+
+    async def keep_clock(self) -> None:
+        """The same, but not at any price."""
+        with pymongo.timeout(_CLOCK_PATIENCE):
+            await self.read_clock()
 
 
 class Monque:
@@ -141,7 +150,7 @@ class Monque:
             await connected.read_clock()
             if self._options.create_indexes:
                 await indexes.create(connected.collection)
-        await stack.enter_async_context(repeatedly(connected.read_clock, every=_CLOCK_INTERVAL, events=self._events))
+        await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
         stack.push_async_callback(connected.producer.flush)
         return connected
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo.errors import OperationFailure
 
 from monque._batching import Batcher
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from monque.options import Options
 
 _LARGEST_INSERT = 1000
+# Those who enqueue meanwhile wait behind an insert, so that none may take for ever.
+_LONGEST_INSERT = 30.0
 
 
 class _Insert:
@@ -105,7 +108,8 @@ class Producer:
 
     async def _insert(self, inserts: list[_Insert]) -> None:
         try:
-            stored = await self._flow.insert([insert.job for insert in inserts])
+            with pymongo.timeout(_LONGEST_INSERT):
+                stored = await self._flow.insert([insert.job for insert in inserts])
         except Exception as error:  # noqa: BLE001  whatever it is, the callers have to know
             for insert in inserts:
                 insert.resolve(error)
