@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 
-from monque.errors import ConfigurationError, ConnectionError, redact
+from monque._store.errors import driver_errors
+from monque.errors import ConfigurationError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
-
-    from pymongo.asynchronous.client_session import AsyncClientSession
+    from collections.abc import AsyncGenerator
 
 Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
 
@@ -30,17 +28,6 @@ def check_source(source: object) -> None:
             raise ConfigurationError("source", redact(source), "a URI that begins with mongodb:// or mongodb+srv://")
     elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient):
         raise ConfigurationError("source", source, "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None")
-
-
-@contextmanager
-def driver_errors(action: str, session: AsyncClientSession | None = None) -> Generator[None]:
-    """Turn the driver's errors into ours; those in a session stay, since `with_transaction` goes by their labels."""
-    try:
-        yield
-    except PyMongoError as error:
-        if session is not None:
-            raise
-        raise ConnectionError(f"cannot {action}: {error}") from error
 
 
 @asynccontextmanager

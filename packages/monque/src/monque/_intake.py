@@ -112,8 +112,11 @@ def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> date
         raise InvalidArgumentError("delay", delay, "either run_at or delay, not both")
     if delay is not None:
         return _after(delay, now)
-    if run_at is None:
-        return now
+    return now if run_at is None else check_run_at(run_at)
+
+
+def check_run_at(run_at: object) -> datetime:
+    """Refuse what is no aware datetime."""
     if not isinstance(run_at, datetime) or run_at.tzinfo is None:
         raise InvalidArgumentError(
             "run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)"
