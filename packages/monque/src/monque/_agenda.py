@@ -76,6 +76,11 @@ class Agenda:
         self, left: dict[str, int], limit: int, queues: defaultdict[str, deque[Candidate]]
     ) -> list[Candidate]:
         """Take candidates off `queues`, one at a time, from the name that has had the fewest turns."""
+        if len(queues) == 1:
+            ((name, queue),) = queues.items()
+            taken = [queue.popleft() for _ in range(min(len(queue), left[name], limit))]
+            self._turns[name] = self._turn = max(self._turns[name], self._turn) + len(taken)
+            return taken
         waiting = [(max(self._turns[name], self._turn), queue[0].rank, name) for name, queue in queues.items()]
         heapq.heapify(waiting)
         chosen: list[Candidate] = []

@@ -21,10 +21,11 @@ from monque._recovery import Recovery, plan_recovery
 from monque._settlement import Finished, finish, plan
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._timetable import Timetable
+from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
 from monque.errors import ShutdownTimeoutError
 from monque.options import seconds
-from monque.outcome import RELEASED, Completed, Failed
+from monque.outcome import COMPLETED, RELEASED, Completed, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -46,6 +47,30 @@ _MOST_UNSETTLED = 5000
 # How long handlers that were cancelled get to clean up.
 _CLEAN_UP = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# A database that has not answered for this long is not there.
+_PATIENCE = 5.0
+
+
+class _Run:
+    """A handler at work.
+
+    Attributes:
+        job: The job, as claimed.
+        token: The token of its claim.
+        task: What runs the handler.
+    """
+
+    __slots__ = ("job", "task", "token")
+
+    def __init__(self, job: Job[Any], token: str) -> None:
+        self.job = job
+        self.token = token
+        self.task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """Cut it short."""
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Engine:
@@ -65,7 +90,7 @@ class Engine:
         self._times = Timetable(clock)
         self._wakeup = Wakeup(flow, workers.names, events, self._hinted)
         self._settles: Batcher[Finished] = Batcher(self._settle, largest=_LARGEST_SETTLE)
-        self._running: dict[asyncio.Task[None], tuple[Job[Any], str]] = {}
+        self._running: set[_Run] = set()
         # Tokens by job id, from the claim until the outcome is written.
         self._held: dict[ObjectId, str] = {}
         self._keeper = LeaseKeeper(
@@ -78,8 +103,10 @@ class Engine:
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
         self._give_up_at = float("inf")
         self._ticked = time.monotonic()
+        self._asked: dict[object, float] = {}
         self._pause = _FIRST_PAUSE
 
     # --- from start to stop -----------------------------------------------------------------------------------------
@@ -96,6 +123,7 @@ class Engine:
     def stop(self, *, hurry: bool = False) -> None:
         """Start nothing more; with `hurry`, cancel what is running instead of waiting for it."""
         if not self.is_stopping:
+            self._stopping.set()
             self._give_up_at = time.monotonic() + seconds(self._options.shutdown_timeout) + _CLEAN_UP
         if hurry:
             self._hurry.set()
@@ -104,17 +132,24 @@ class Engine:
     @property
     def is_stopping(self) -> bool:
         """Whether `stop()` was called."""
-        return self._give_up_at != float("inf")
+        return self._stopping.is_set()
 
     def is_healthy(self) -> bool:
-        """Whether it has come round lately, and the leases it holds are being renewed."""
-        allowed = 3 * self._poll_interval() + _LONGEST_PAUSE
-        return time.monotonic() - self._ticked < allowed and self._keeper.is_healthy()
+        """Whether it has come round lately, gets answers, and the leases it holds are being renewed."""
+        now = time.monotonic()
+        oldest_question = min(self._asked.values(), default=now)
+        return (
+            now - self._ticked < self._poll_interval() + _PATIENCE
+            and now - oldest_question < _PATIENCE
+            and self._keeper.is_healthy()
+        )
 
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
         """There may be jobs of these names (None: of any), due at these times."""
         now = self._clock.now()
         for name, due in jobs:
+            if name not in self._workers:
+                continue
             if due <= now:
                 self._agenda.open(self._workers.names() if name is None else [name])
             else:
@@ -168,13 +203,18 @@ class Engine:
 
     async def _ask(self, question: Awaitable[T]) -> T:
         """Await the database, but not for ever: a connection that says nothing is as good as cut."""
-        with pymongo.timeout(self._lease):
-            return await question
+        asked = object()
+        self._asked[asked] = time.monotonic()
+        try:
+            with pymongo.timeout(self._lease):
+                return await question
+        finally:
+            del self._asked[asked]
 
     async def _pause_after(self, error: BaseException) -> None:
-        """Report, and wait: longer each time."""
+        """Report, and wait: longer each time, but not beyond the beginning of the stop."""
         self._report(error)
-        await asyncio.sleep(self._pause)
+        await happens_within(self._stopping, self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     def _report(self, error: BaseException) -> None:
@@ -211,12 +251,13 @@ class Engine:
 
     async def _begin(self, claimed: Claimed, token: str) -> None:
         self._lost({job.id: self._held[job.id] for job in claimed.jobs if job.id in self._held})
-        for job in claimed.jobs:
-            self._held[job.id] = token
-            if self.is_stopping:
+        self._held.update((job.id, token) for job in claimed.jobs)
+        if self.is_stopping:
+            for job in claimed.jobs:
                 self._settles.add(Finished(job, token, RELEASED))
-            else:
-                self._start(job, token)
+        else:
+            for job in claimed.jobs:
+                self._start(_Run(job, token))
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
             await self._persist(lambda: self._flow.settle(changes))
@@ -225,39 +266,44 @@ class Engine:
 
     # --- running ----------------------------------------------------------------------------------------------------
 
-    def _start(self, job: Job[Any], token: str) -> None:
-        self._agenda.occupy(job.name)
-        task = self._loop.create_task(self._perform(job, token))
-        self._running[task] = job, token
-        task.add_done_callback(self._ended)
+    def _start(self, run: _Run) -> None:
+        self._agenda.occupy(run.job.name)
+        self._running.add(run)
+        run.task = self._loop.create_task(self._perform(run))
 
-    async def _perform(self, job: Job[Any], token: str) -> None:
-        self._events.emit(ev.JobStartEvent, job)
-        started = time.perf_counter()
-        outcome = await execute(self._workers[job.name], job)
-        run = Finished(job, token, outcome, time.perf_counter() - started)
-        if self._held.get(job.id) == token:
-            self._settles.add(finish(run, retry=self._options.retry, now=self._clock.now()))
+    async def _perform(self, run: _Run) -> None:
+        job = run.job
+        try:
+            self._events.emit(ev.JobStartEvent, job)
+            started = time.perf_counter()
+            outcome = await execute(self._workers[job.name], job)
+            finished = Finished(job, run.token, outcome, time.perf_counter() - started)
+            if self._held.get(job.id) == run.token:
+                self._settles.add(self._decide(finished))
+        finally:
+            # The slot is held by this task and by nothing else, so however the run ends it is free again.
+            self._running.discard(run)
+            self._agenda.vacate(job.name)
+            self._signal.set()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        # The slot is held by the task and by nothing else, so however a run ends it is free again.
-        job, _ = self._running.pop(task)
-        self._agenda.vacate(job.name)
-        self._signal.set()
+    def _decide(self, finished: Finished) -> Finished:
+        """What follows from an outcome; for most, nothing does."""
+        if finished.outcome is COMPLETED and finished.job.repeat_interval is None:
+            return finished
+        return finish(finished, retry=self._options.retry, now=self._clock.now())
 
     def _current_job(self) -> Job[Any] | None:
         """The job whose handler has the event loop at this moment; asked from another thread."""
         task = asyncio.current_task(self._loop)
-        running = None if task is None else self._running.get(task)
-        return None if running is None else running[0]
+        return next((run.job for run in self._running.copy() if run.task is task), None)
 
     def _lost(self, lost: Mapping[ObjectId, str]) -> None:
         """Give up runs whose claim is gone. Those that have ended are found out when they are settled."""
-        for task, (job, token) in list(self._running.items()):
-            if not task.done() and lost.get(job.id) == token and self._held.get(job.id) == token:
-                del self._held[job.id]
-                self._events.emit(ev.JobLostEvent, job)
-                task.cancel()
+        for run in [run for run in self._running if lost.get(run.job.id) == run.token] if lost else ():
+            if self._held.get(run.job.id) == run.token:
+                del self._held[run.job.id]
+                self._events.emit(ev.JobLostEvent, run.job)
+                run.cancel()
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
@@ -289,9 +335,7 @@ class Engine:
         job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
         if job is None:
             return False
-        self._settles.add(
-            finish(replace(run, job=job, repeat_at=None), retry=self._options.retry, now=self._clock.now())
-        )
+        self._settles.add(self._decide(replace(run, job=job, repeat_at=None)))
         return True
 
     def _close(self, run: Finished, settled: Settled) -> None:
@@ -353,9 +397,9 @@ class Engine:
         timeout = seconds(self._options.shutdown_timeout)
         await self._wait_for_running(timeout, self._hurry)
         if self._running:
-            late = [job for job, _ in self._running.values()]
-            for task in self._running:
-                task.cancel()
+            late = [run.job for run in self._running]
+            for run in self._running:
+                run.cancel()
             self._report(ShutdownTimeoutError(timeout, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
 
@@ -363,5 +407,6 @@ class Engine:
         deadline = time.monotonic() + timeout
         cut = asyncio.ensure_future(cut_short.wait())
         while self._running and not cut.done() and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait([*self._running, cut], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            tasks = [run.task for run in self._running if run.task is not None]
+            await asyncio.wait([*tasks, cut], timeout=left, return_when=asyncio.FIRST_COMPLETED)
         cut.cancel()

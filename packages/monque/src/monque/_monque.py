@@ -358,6 +358,7 @@ class Monque:
         """
         connected = self._connection()
         if connected.work is None:
+            logs.attach_runs(self._events)
             connected.engine = Engine(
                 connected.flow,
                 self._workers,
@@ -409,7 +410,7 @@ class Monque:
             False
         """
         connected = self._connected
-        if connected is None:
+        if connected is None or not connected.client.topology_description.has_writable_server():
             return False
         if connected.engine is None or connected.work is None:
             return True

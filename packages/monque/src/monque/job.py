@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from bson import DatetimeMS, ObjectId
 
 from monque.errors import JobDocumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Job", "JobStatus"]
 
@@ -90,10 +91,6 @@ class Job(Generic[T]):
         return self.repeat_interval is not None
 
 
-class _Absent:
-    """What stands in for a field the document does not have."""
-
-
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a string")
@@ -122,68 +119,90 @@ def _object_id(value: object) -> ObjectId:
 
 
 def _status(value: object) -> JobStatus:
-    try:
-        return JobStatus(_text(value))
-    except (TypeError, ValueError):
-        raise TypeError("one of " + ", ".join(JobStatus)) from None
+    status = _STATUSES.get(value) if isinstance(value, str) else None
+    if status is None:
+        raise TypeError("one of " + ", ".join(JobStatus))
+    return status
+
+
+_STATUSES = {status.value: status for status in JobStatus}
 
 
 def _anything(value: object) -> object:
     return value
 
 
-_REQUIRED: tuple[tuple[str, str, Callable[[object], object]], ...] = (
-    ("_id", "id", _object_id),
-    ("name", "name", _text),
-    ("data", "data", _anything),
-    ("status", "status", _status),
-    ("nextRunAt", "next_run_at", _date),
-    ("failCount", "fail_count", _count),
-    ("createdAt", "created_at", _date),
-    ("updatedAt", "updated_at", _date),
-)
-_OPTIONAL: tuple[tuple[str, str, Callable[[object], object]], ...] = (
-    ("uniqueKey", "unique_key", _text),
-    ("repeatInterval", "repeat_interval", _text),
-    ("timezone", "timezone", _text),
-    ("failReason", "fail_reason", _text),
-    ("lockedAt", "locked_at", _date),
-    ("claimedBy", "claimed_by", _text),
-    ("claimToken", "claim_token", _text),
-    ("lastHeartbeat", "last_heartbeat", _date),
-    ("heartbeatInterval", "heartbeat_interval", _count),
-    ("priority", "priority", _count),
-    ("attempts", "attempts", _count),
-)
+class _Field(NamedTuple):
+    """How a field of the document becomes an attribute of the job.
+
+    Attributes:
+        attribute: The attribute's name.
+        read: Makes its value, or raises TypeError with what was expected.
+        usual: A type whose values are right as they are; None if each has to be read.
+        optional: Whether it may be absent.
+    """
+
+    attribute: str
+    read: Callable[[object], object]
+    usual: type | None = None
+    optional: bool = True
+
+
+_FIELDS = {
+    "_id": _Field("id", _object_id, ObjectId, optional=False),
+    "name": _Field("name", _text, str, optional=False),
+    "data": _Field("data", _anything, dict, optional=False),
+    "status": _Field("status", _status, optional=False),
+    "nextRunAt": _Field("next_run_at", _date, optional=False),
+    "failCount": _Field("fail_count", _count, int, optional=False),
+    "createdAt": _Field("created_at", _date, optional=False),
+    "updatedAt": _Field("updated_at", _date, optional=False),
+    "uniqueKey": _Field("unique_key", _text, str),
+    "repeatInterval": _Field("repeat_interval", _text, str),
+    "timezone": _Field("timezone", _text, str),
+    "failReason": _Field("fail_reason", _text, str),
+    "lockedAt": _Field("locked_at", _date),
+    "claimedBy": _Field("claimed_by", _text, str),
+    "claimToken": _Field("claim_token", _text, str),
+    "lastHeartbeat": _Field("last_heartbeat", _date),
+    "heartbeatInterval": _Field("heartbeat_interval", _count, int),
+    "priority": _Field("priority", _count, int),
+    "attempts": _Field("attempts", _count, int),
+}
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
     """Read a job; a field of a foreign type raises `JobDocumentError`, unknown fields are passed over."""
     values: dict[str, Any] = {}
-    wire = ""
-    value: object = _Absent
-    try:
-        for wire, attribute, read in _REQUIRED:
-            value = document.get(wire, _Absent)
-            values[attribute] = read(value)
-        for wire, attribute, read in _OPTIONAL:
-            value = document.get(wire)
-            if value is not None:
-                values[attribute] = read(value)
-    except TypeError as mismatch:
-        came = "it is absent" if value is _Absent else f"got {type(value).__name__}"
-        raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, {came}") from None
-    if values["data"] is _Absent:
-        raise JobDocumentError(document["_id"], "data", "expected a value, it is absent")
+    for wire, value in document.items():
+        field = _FIELDS.get(wire)
+        if field is None or (value is None and field.optional):
+            continue
+        # What is of the usual type needs no reading; this is the way of nearly every field of every job.
+        values[field.attribute] = value if type(value) is field.usual else _read(document, wire, field, value)
+    if len(values) < len(_FIELDS):
+        for wire, field in _FIELDS.items():
+            if not field.optional and field.attribute not in values:
+                raise JobDocumentError(document.get("_id"), wire, "expected a value, it is absent")
     return Job(**values)
+
+
+def _read(document: Mapping[str, Any], wire: str, field: _Field, value: object) -> object:
+    try:
+        return field.read(value)
+    except TypeError as mismatch:
+        raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {type(value).__name__}") from None
 
 
 def to_document(job: Job[Any]) -> dict[str, Any]:
     """Write a job; what is unset stays absent, and so does the normal priority."""
-    document = {wire: getattr(job, attribute) for wire, attribute, _ in _REQUIRED}
-    document["status"] = str(job.status)
-    for wire, attribute, _ in _OPTIONAL:
-        value = getattr(job, attribute)
-        if value is not None and not (value == 0 and wire in ("priority", "attempts")):
+    document: dict[str, Any] = {}
+    for wire, field in _FIELDS.items():
+        value = getattr(job, field.attribute)
+        if not field.optional or (value is not None and not (value == 0 and wire in _ABSENT_IF_ZERO)):
             document[wire] = value
+    document["status"] = job.status.value
     return document
+
+
+_ABSENT_IF_ZERO = ("priority", "attempts")

@@ -13,8 +13,6 @@ logger = logging.getLogger("monque")
 
 def attach(events: ev.Events) -> None:
     """Write a log line for every event that somebody may have to know of."""
-    events.on("job:start", _started)
-    events.on("job:complete", _completed)
     events.on("job:fail", _failed)
     events.on("job:error", _error)
     events.on("job:lost", _lost)
@@ -23,6 +21,13 @@ def attach(events: ev.Events) -> None:
     events.on("changestream:error", _stream_error)
     events.on("changestream:fallback", _fallback)
     events.on("changestream:closed", _closed)
+
+
+def attach_runs(events: ev.Events) -> None:
+    """Write a line for every run, too, if the logger's level asks for it by now: in a busy instance they are many."""
+    if logger.isEnabledFor(logging.DEBUG):
+        events.on("job:start", _started)
+        events.on("job:complete", _completed)
 
 
 def _started(event: ev.JobStartEvent) -> None:

@@ -73,5 +73,8 @@ class Workers:
         """The names that have a worker."""
         return list(self._by_name)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def __getitem__(self, name: str) -> Worker:
         return self._by_name[name]

@@ -64,12 +64,26 @@ class Candidate:
     Attributes:
         id: Its id.
         name: Its name.
-        rank: Its place in line, comparable with that of others.
+        priority: Its priority, whatever the document has there.
+        due: When it was due, likewise.
     """
 
     id: ObjectId
     name: str
-    rank: tuple[float, float, str]
+    priority: object
+    due: object
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """Its place in line, comparable with that of others."""
+        high = self.priority if isinstance(self.priority, int | float) else 0
+        # What is no date sorts before all dates, in the index and here; it is claimed to be failed with a reason.
+        return -high, self.due.timestamp() if isinstance(self.due, datetime) else 0.0, str(self.id)
+
+    @property
+    def is_after_normal(self) -> bool:
+        """Whether the index has it before jobs without a priority, which are to run first or may be due earlier."""
+        return isinstance(self.priority, int | float) and self.priority <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,8 +378,8 @@ class Flow:
         for start in range(0, len(names), _NAMES_PER_SCAN):
             some = names[start : start + _NAMES_PER_SCAN]
             found = await self._scan(some, limit)
-            if any(row.rank[0] > 0 for row in found):
-                # The index has the low priorities before the normal one: these have to be asked for.
+            if any(row.is_after_normal for row in found):
+                # The index has the low priorities before the absent one: those without one have to be asked for.
                 found = _first(found + await self._scan(some, limit, {"priority": None}), limit)
             rows += found
         return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
@@ -378,7 +392,7 @@ class Flow:
     async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs of each of `names`, in one command."""
         found = await self._scan_each(names, limit, None)
-        low = list({row.name for row in found if row.rank[0] > 0})
+        low = list({row.name for row in found if row.is_after_normal})
         if not low:
             return found
         found += await self._scan_each(low, limit, {"priority": None})
@@ -420,11 +434,7 @@ def _due_filter(name: object, extra: Document | None) -> Document:
 
 
 def _candidate(row: Document) -> Candidate:
-    priority, due = row.get("priority"), row["nextRunAt"]
-    rank = -priority if isinstance(priority, int | float) else 0
-    # What is no date sorts before all dates, in the index and here; it is claimed to be failed with a reason.
-    moment = due.timestamp() if isinstance(due, datetime) else 0.0
-    return Candidate(row["_id"], row["name"], (rank, moment, str(row["_id"])))
+    return Candidate(row["_id"], row["name"], row.get("priority"), row["nextRunAt"])
 
 
 def _first(rows: list[Candidate], limit: int) -> list[Candidate]:
