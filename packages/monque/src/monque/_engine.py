@@ -148,7 +148,7 @@ class Engine:
         """There may be jobs of these names (None: of any), due at these times."""
         now = self._clock.now()
         for name, due in jobs:
-            if name not in self._workers:
+            if name is not None and name not in self._workers:
                 continue
             if due <= now:
                 self._agenda.open(self._workers.names() if name is None else [name])

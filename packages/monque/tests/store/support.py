@@ -14,7 +14,7 @@ from pymongo import AsyncMongoClient
 from pymongo.monitoring import CommandListener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 
     from pymongo import MongoClient
     from pymongo.asynchronous.database import AsyncDatabase
@@ -141,13 +141,13 @@ def statements(command: Document) -> list[Document]:
     return [command] if part is None else [{**command, part: [statement]} for statement in command[part]]
 
 
-def _walk(value: Any) -> Generator[Document]:
+def _walk(value: object) -> Generator[Document]:
+    parts: Iterable[object] = ()
     if isinstance(value, dict):
-        document = cast("Document", value)
-        yield document
-        parts = list(document.values())
-    else:
-        parts = value if isinstance(value, list) else []
+        yield cast("Document", value)
+        parts = cast("Document", value).values()
+    elif isinstance(value, list):
+        parts = cast("list[object]", value)
     for part in parts:
         yield from _walk(part)
 
@@ -169,9 +169,8 @@ class Lab:
             yield client.get_default_database()
 
     @contextmanager
-    def failing(self, *commands: str, times: int | None = None, **how: Any) -> Generator[None]:
-        """Let commands of those who are `connected` fail: the next `times`, or all while the block lasts."""
-        mode = "alwaysOn" if times is None else {"times": times}
+    def failing(self, *commands: str, mode: Any = "alwaysOn", **how: Any) -> Generator[None]:
+        """Let commands of those who are `connected` fail: all, the next so many, or all after so many."""
         data = {"failCommands": list(commands), "appName": self._app, **how}
         self.client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
         try:
