@@ -16,6 +16,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
+from monque._store.errors import is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, CLAIM_ORDER, UNIQUE
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
@@ -37,7 +38,6 @@ Document = dict[str, Any]
 OLDEST_LEASES = 100
 
 _TYPE_MISMATCH = 14
-_DUPLICATE_KEY = 11000
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
 _LEASE_FIELDS: Document = dict.fromkeys(
@@ -181,9 +181,9 @@ class Flow:
         stored: dict[object, Job[Any] | OperationFailure] = {}
         while waiting := {key: job for key, job in first.items() if key not in stored}:
             refused = await self._insert(list(waiting.values()))
-            taken = [waiting[key] for key, error in refused.items() if error.code == _DUPLICATE_KEY]
+            taken = [waiting[key] for key, error in refused.items() if is_key_taken(error.details)]
             stored.update((key, job) for key, job in waiting.items() if key not in refused)
-            stored.update((key, error) for key, error in refused.items() if error.code != _DUPLICATE_KEY)
+            stored.update((key, error) for key, error in refused.items() if not is_key_taken(error.details))
             # The holder of a key may have ended between the two: then the key is free again, and the job waits on.
             stored.update(await self._holders(taken))
         return [stored[_identity(job)] for job in jobs]

@@ -24,6 +24,7 @@ LEASE = "monque_lease"
 UNIQUE = "monque_unique"
 SETTLED = "monque_settled"
 
+UNIQUE_FIELDS = ["name", "uniqueKey"]
 # Highest priority first, absent (normal) after the negative ones: see `Flow.look` for what follows from that.
 CLAIM_ORDER = [("priority", DESCENDING), ("nextRunAt", ASCENDING), ("_id", ASCENDING)]
 ACTIVE = [JobStatus.PENDING.value, JobStatus.PROCESSING.value]
@@ -47,7 +48,7 @@ def models() -> list[IndexModel]:
             partialFilterExpression={"status": JobStatus.PROCESSING.value},
         ),
         IndexModel(
-            [("name", ASCENDING), ("uniqueKey", ASCENDING)],
+            [(field, ASCENDING) for field in UNIQUE_FIELDS],
             name=UNIQUE,
             unique=True,
             partialFilterExpression={"uniqueKey": {"$exists": True}, "status": {"$in": ACTIVE}},

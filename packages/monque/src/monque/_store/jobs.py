@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from monque import _transitions as transitions
 from monque import events as ev
 from monque._intake import check_run_at
-from monque._store.errors import driver_errors
+from monque._store.errors import driver_errors, is_key_taken
 from monque._store.filters import Document, JobFilter, Scan, check_filter, job_names, object_id, scans
 from monque.errors import (
     ConnectionError,
@@ -37,7 +37,6 @@ __all__ = ["BulkResult", "Jobs"]
 # Told of jobs that may be due: their name, or None for any, and when.
 Wake = Callable[[Iterable[tuple[str | None, "datetime"]]], None]
 
-_DUPLICATE_KEY = 11000
 _BATCH = 1000
 
 
@@ -263,7 +262,9 @@ class Jobs:
                         change.filter, change.update, return_document=ReturnDocument.AFTER
                     )
                 except DuplicateKeyError as error:
-                    raise _conflict(job_id, (error.details or {}).get("keyValue", {})) from error
+                    if error.details is None or not is_key_taken(error.details):
+                        raise
+                    raise _conflict(job_id, error.details["keyValue"]) from error
                 if document is not None:
                     return from_document(document)
                 if not await self._may(job_id, action, _allowed(change)):
@@ -420,7 +421,7 @@ def _allowed(change: Transition) -> list[JobStatus]:
 
 
 def _refusal(row: Document, failure: Document) -> MonqueError:
-    if failure["code"] == _DUPLICATE_KEY:
+    if is_key_taken(failure):
         return _conflict(row["_id"], row)
     return ConnectionError(f"cannot retry job {row['_id']}: {failure['errmsg']}")
 
