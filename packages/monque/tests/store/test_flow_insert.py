@@ -492,5 +492,5 @@ async def test_what_is_stored_is_what_was_returned(database: AsyncDatabase[Docum
     assert document["nextRunAt"] == document["createdAt"] == document["updatedAt"]
 
 
-def test_inserts_are_acknowledged_by_a_majority(flow: Flow) -> None:
+async def test_inserts_are_acknowledged_by_a_majority(flow: Flow) -> None:
     assert flow.collection.write_concern.document == {"w": "majority"}

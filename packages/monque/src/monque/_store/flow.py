@@ -12,7 +12,7 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
@@ -325,14 +325,21 @@ class Flow:
 
     async def _upsert(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
         query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
-        document = await self._jobs.find_one_and_update(
-            query,
-            {"$setOnInsert": to_document(job)},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-            session=session,
-        )
-        return from_document(cast("Document", document))  # an upsert leaves one behind
+        while True:
+            try:
+                document = await self._jobs.find_one_and_update(
+                    query,
+                    {"$setOnInsert": to_document(job)},
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                    session=session,
+                )
+            except DuplicateKeyError as error:
+                # Somebody else was quicker. In a transaction this cannot be: that would be a conflict, and end it.
+                if session.in_transaction or not is_key_taken(error.details):
+                    raise
+            else:
+                return from_document(cast("Document", document))  # an upsert leaves one behind
 
     def _union(self, parts: list[list[Document]]) -> list[Document]:
         first, *others = parts
