@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bson import ObjectId
 from pymongo import AsyncMongoClient
 from pymongo.errors import DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
@@ -38,11 +37,6 @@ if TYPE_CHECKING:
     from monque._store.flow import Flow
 
     from .support import Commands, Document, Lab
-
-
-def make(name: str = "work", **changes: Any) -> Job[Any]:
-    values: dict[str, Any] = {"data": {}, "status": JobStatus.PENDING, "next_run_at": PAST, "fail_count": 0}
-    return Job(**{"id": ObjectId(), "name": name, **values, "created_at": PAST, "updated_at": PAST, **changes})
 
 
 # --- unique keys ----------------------------------------------------------------------------------------------------
@@ -218,11 +212,9 @@ async def test_a_holder_that_is_no_job_is_named_to_its_own_caller_only(
     monque: Monque, raw: Collection[Document]
 ) -> None:
     raw.insert_one(stored(uniqueKey="k", priority="high"))
-    broken, sound = await asyncio.gather(
-        monque.enqueue("work", unique_key="k"), monque.enqueue("work", unique_key="l"), return_exceptions=True
-    )
-    assert isinstance(broken, JobDocumentError)
-    assert isinstance(sound, Job)
+    calls = [monque.enqueue("work", unique_key=key) for key in "kl"]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [JobDocumentError, Job]
     with pytest.raises(JobDocumentError):
         await monque.enqueue_many([NewJob(name="work", unique_key="k")])
 

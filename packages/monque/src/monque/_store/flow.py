@@ -170,15 +170,16 @@ class Flow:
         """Where the jobs are."""
         return self._jobs
 
-    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | OperationFailure]:
+    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | Exception]:
         """Store new jobs. In place of one whose unique key is taken comes the job that has it.
 
-        In place of one that the server refuses, by a validation rule of the collection for instance, comes its error.
+        In place of one that the server refuses, by a validation rule of the collection for instance, comes its error;
+        so it does if what has the key cannot be read as a job.
         """
         first: dict[object, Job[Any]] = {}
         for job in jobs:
             first.setdefault(_identity(job), job)
-        stored: dict[object, Job[Any] | OperationFailure] = {}
+        stored: dict[object, Job[Any] | Exception] = {}
         while waiting := {key: job for key, job in first.items() if key not in stored}:
             refused = await self._insert(list(waiting.values()))
             taken = [waiting[key] for key, error in refused.items() if is_key_taken(error.details)]
@@ -313,15 +314,22 @@ class Flow:
             return {_identity(jobs[int(failure["index"])]): _failure(failure) for failure in failures}
         return {}
 
-    async def _holders(self, taken: Sequence[Job[Any]]) -> dict[object, Job[Any]]:
+    async def _holders(self, taken: Sequence[Job[Any]]) -> dict[object, Job[Any] | Exception]:
         """The pending or processing jobs that have the unique keys of `taken`."""
         if not taken:
             return {}
         names, keys = list({job.name for job in taken}), list({job.unique_key for job in taken})
         query = {"name": {"$in": names}, "uniqueKey": {"$in": keys}, "status": {"$in": ACTIVE}}
-        found = [from_document(document) async for document in self._jobs.find(query, hint=UNIQUE)]
         wanted = {_identity(job) for job in taken}
-        return {identity: job for job in found if (identity := _identity(job)) in wanted}
+        holders: dict[object, Job[Any] | Exception] = {}
+        async for document in self._glance.find(query, hint=UNIQUE):
+            identity = document["name"], document["uniqueKey"]
+            if identity in wanted:
+                try:
+                    holders[identity] = from_document(document)
+                except JobDocumentError as error:
+                    holders[identity] = error
+        return holders
 
     async def _upsert(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
         query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
