@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pymongo
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import InvalidURI, PyMongoError
+from pymongo.errors import InvalidURI
 
-from monque.errors import ConfigurationError, ConnectionError
+from monque._store.errors import driver_errors
+from monque.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
-
-    from pymongo.asynchronous.client_session import AsyncClientSession
+    from collections.abc import AsyncGenerator
 
 Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
 
@@ -35,17 +34,6 @@ def check_source(source: object) -> None:
             raise ConfigurationError("source", shown, "a URI that begins with mongodb:// or mongodb+srv://")
     elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient):
         raise ConfigurationError("source", source, "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None")
-
-
-@contextmanager
-def driver_errors(action: str, session: AsyncClientSession | None = None) -> Generator[None]:
-    """Turn the driver's errors into ours; those in a session stay, since `with_transaction` goes by their labels."""
-    try:
-        yield
-    except PyMongoError as error:
-        if session is not None:
-            raise
-        raise ConnectionError(f"cannot {action}: {error}") from error
 
 
 @asynccontextmanager

@@ -144,14 +144,14 @@ class Engine:
             and self._keeper.is_healthy()
         )
 
-    def notice(self, jobs: Iterable[tuple[str, datetime]]) -> None:
-        """There may be jobs of these names, due at these times."""
+    def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
+        """There may be jobs of these names (None: of any), due at these times."""
         now = self._clock.now()
         for name, due in jobs:
-            if name not in self._workers:
+            if name is not None and name not in self._workers:
                 continue
             if due <= now:
-                self._agenda.open([name])
+                self._agenda.open(self._workers.names() if name is None else [name])
             else:
                 self._times.expect(due)
         self._signal.set()
@@ -199,9 +199,7 @@ class Engine:
             self._times.hasten()
             self._signal.set()
         else:
-            names = self._workers.names() if hint.name is None else [hint.name]
-            due = hint.due or self._clock.now()
-            self.notice((name, due) for name in names)
+            self.notice([(hint.name, hint.due or self._clock.now())])
 
     async def _ask(self, question: Awaitable[T]) -> T:
         """Await the database, but not for ever: a connection that says nothing is as good as cut."""

@@ -118,8 +118,11 @@ def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> date
         raise InvalidArgumentError("delay", delay, "either run_at or delay, not both")
     if delay is not None:
         return _after(delay, now)
-    if run_at is None:
-        return now
+    return now if run_at is None else check_run_at(run_at)
+
+
+def check_run_at(run_at: object) -> datetime:
+    """Refuse what is no aware datetime; give it in UTC, cut to milliseconds."""
     try:
         if isinstance(run_at, datetime) and run_at.utcoffset() is not None:
             moment = run_at.astimezone(UTC)
@@ -159,20 +162,17 @@ def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) ->
 
 
 def _is_shallow(data: object) -> bool:
-    level: list[object] = [data]
+    level = [data]
     for _ in range(_DEEPEST):
-        level = [part for value in level if isinstance(value, _CONTAINERS) for part in _children(value)]
-        if not level:
+        containers = [cast("Iterable[object]", value) for value in level if isinstance(value, _CONTAINERS)]
+        if not containers:
             return True
+        level = [part for container in containers for part in _children(container)]
     return False
 
 
-def _children(value: object) -> Iterable[object]:
-    return (
-        cast("Mapping[object, object]", value).values()
-        if isinstance(value, Mapping)
-        else cast("Iterable[object]", value)
-    )
+def _children(value: Mapping[Any, object] | Iterable[object]) -> Iterable[object]:
+    return value.values() if isinstance(value, Mapping) else value
 
 
 def _misfit(value: object, path: str, codec: CodecOptions[Any], error: Exception) -> InvalidPayloadError:

@@ -15,13 +15,15 @@ import pymongo
 
 from monque import logs
 from monque._clock import ServerClock
-from monque._connection import Source, check_source, driver_errors, open_database
+from monque._connection import Source, check_source, open_database
 from monque._cron import Cron
 from monque._engine import Engine
 from monque._intake import NewJob, as_new_job
 from monque._producer import Producer
 from monque._store import indexes
+from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
+from monque._store.jobs import Jobs
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
@@ -49,12 +51,13 @@ _CLOCK_PATIENCE = 5.0
 class _Connected:
     """What there is between `initialize()` and `close()`."""
 
-    def __init__(self, database: AsyncDatabase[Any], options: Options) -> None:
+    def __init__(self, database: AsyncDatabase[Any], options: Options, events: Events) -> None:
         self.client = database.client
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
         self.producer = Producer(self.flow, self.clock, options)
+        self.jobs = Jobs(self.collection, self.clock, events, self.notice)
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
 
@@ -71,6 +74,12 @@ class _Connected:
         """The same, but not at any price."""
         with pymongo.timeout(_CLOCK_PATIENCE):
             await self.read_clock()
+
+    def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
+        """There may be jobs of these names (None: of any), due at these times."""
+        # The change stream would say so, too, but not as soon, and not everywhere.
+        if self.engine is not None:
+            self.engine.notice(jobs)
 
 
 class Monque:
@@ -145,7 +154,7 @@ class Monque:
 
     async def _open(self, stack: AsyncExitStack) -> _Connected:
         database = await stack.enter_async_context(open_database(self._source))
-        connected = _Connected(database, self._options)
+        connected = _Connected(database, self._options, self._events)
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
@@ -205,7 +214,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("enqueue the job", session):
             job = await connected.producer.enqueue(request, session)
-        self._notice(connected, [job])
+        connected.notice([(job.name, job.next_run_at)])
         return job
 
     async def now(self, name: str, data: Any = None) -> Job[Any]:  # noqa: ANN401  whatever BSON can hold
@@ -257,7 +266,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, NewJob(name=name, data=data, unique_key=unique_key), session)
-        self._notice(connected, [job])
+        connected.notice([(job.name, job.next_run_at)])
         return job
 
     async def enqueue_many(
@@ -292,13 +301,29 @@ class Monque:
         connected = self._connection()
         with driver_errors("enqueue the jobs", session):
             made = await connected.producer.enqueue_many(requests, session)
-        self._notice(connected, made)
+        connected.notice({(job.name, job.next_run_at) for job in made})
         return made
 
-    def _notice(self, connected: _Connected, jobs: Iterable[Job[Any]]) -> None:
-        # The change stream would say so, too, but not as soon, and not everywhere.
-        if connected.engine is not None:
-            connected.engine.notice({(job.name, job.next_run_at) for job in jobs})
+    # --- managing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs in the collection: get one, cancel, retry, reschedule and delete one or many.
+
+        Raises:
+            ConnectionError: Not connected yet.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         enqueued = await monque.enqueue("send-email", {"to": "a@b.c"}, delay=60)
+            ...         job = await monque.jobs.cancel(enqueued.id)
+            ...         print(job and job.status)
+            >>> asyncio.run(main())
+            cancelled
+        """
+        return self._connection().jobs
 
     # --- working ----------------------------------------------------------------------------------------------------
 

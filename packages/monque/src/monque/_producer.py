@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pymongo
-from pymongo.errors import OperationFailure
 
 from monque._batching import Batcher
 from monque._intake import NewJob, new_job, recurring_job
@@ -69,9 +68,9 @@ class Producer:
             return await self._flow.insert_in(self._check_session(session), jobs)
         stored = await asyncio.shield(self._flow.insert(jobs))
         for job in stored:
-            if isinstance(job, OperationFailure):
+            if isinstance(job, Exception):
                 raise job
-        return [job for job in stored if not isinstance(job, OperationFailure)]
+        return [job for job in stored if not isinstance(job, Exception)]
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
