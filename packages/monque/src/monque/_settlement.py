@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from monque import _transitions as transitions
 from monque._cron import Cron
-from monque._execution import reason
 from monque._retry import retry_delay
 from monque.errors import InvalidArgumentError
 from monque.outcome import Completed, Failed, Outcome, Released
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from monque._transitions import Transition
     from monque.job import Job
     from monque.options import Retry
+
+
+_LONGEST_REASON = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +99,15 @@ def _failure(run: Finished, outcome: Failed) -> Transition:
     if run.repeat_at is not None:
         return transitions.repeat(job, run.token, next_run_at=run.repeat_at, reason=why)
     return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why)
+
+
+def reason(error: BaseException) -> str:
+    """What is kept of an error: its kind and its message, bounded, and fit for BSON."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  an exception that cannot be worded is still a failure
+        message = "(its message cannot be shown)"
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    if len(text) > _LONGEST_REASON:
+        text = text[: _LONGEST_REASON - 1] + "…"
+    return text.encode("utf-8", "replace").decode("utf-8")

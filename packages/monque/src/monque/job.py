@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annotations
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from bson import DatetimeMS, ObjectId
+from bson import ObjectId
 
 from monque.errors import JobDocumentError
 
@@ -106,10 +106,9 @@ def _count(value: object) -> int:
     return int(value)
 
 
-def _date(value: object) -> datetime:
-    if isinstance(value, DatetimeMS) or not isinstance(value, datetime):
-        raise TypeError("a date between the years 1 and 9999")
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+def _date(_: object) -> datetime:
+    # Python's own dates are the usual type; what else BSON calls a date lies outside its range.
+    raise TypeError("a date between the years 1 and 9999")
 
 
 def _object_id(value: object) -> ObjectId:
@@ -137,59 +136,66 @@ class _Field(NamedTuple):
 
     Attributes:
         attribute: The attribute's name.
-        read: Makes its value, or raises TypeError with what was expected.
-        usual: A type whose values are right as they are; None if each has to be read.
+        usual: The type whose values are right as they are.
+        read: Makes the attribute's value of any other, or raises TypeError with what was expected.
         optional: Whether it may be absent.
     """
 
     attribute: str
+    usual: type | None
     read: Callable[[object], object]
-    usual: type | None = None
     optional: bool = True
 
 
 _FIELDS = {
-    "_id": _Field("id", _object_id, ObjectId, optional=False),
-    "name": _Field("name", _text, str, optional=False),
-    "data": _Field("data", _anything, dict, optional=False),
-    "status": _Field("status", _status, optional=False),
-    "nextRunAt": _Field("next_run_at", _date, optional=False),
-    "failCount": _Field("fail_count", _count, int, optional=False),
-    "createdAt": _Field("created_at", _date, optional=False),
-    "updatedAt": _Field("updated_at", _date, optional=False),
-    "uniqueKey": _Field("unique_key", _text, str),
-    "repeatInterval": _Field("repeat_interval", _text, str),
-    "timezone": _Field("timezone", _text, str),
-    "failReason": _Field("fail_reason", _text, str),
-    "lockedAt": _Field("locked_at", _date),
-    "claimedBy": _Field("claimed_by", _text, str),
-    "claimToken": _Field("claim_token", _text, str),
-    "lastHeartbeat": _Field("last_heartbeat", _date),
-    "heartbeatInterval": _Field("heartbeat_interval", _count, int),
-    "priority": _Field("priority", _count, int),
-    "attempts": _Field("attempts", _count, int),
+    "_id": _Field("id", ObjectId, _object_id, optional=False),
+    "name": _Field("name", str, _text, optional=False),
+    "data": _Field("data", dict, _anything, optional=False),
+    "status": _Field("status", None, _status, optional=False),
+    "nextRunAt": _Field("next_run_at", datetime, _date, optional=False),
+    "failCount": _Field("fail_count", int, _count, optional=False),
+    "createdAt": _Field("created_at", datetime, _date, optional=False),
+    "updatedAt": _Field("updated_at", datetime, _date, optional=False),
+    "uniqueKey": _Field("unique_key", str, _text),
+    "repeatInterval": _Field("repeat_interval", str, _text),
+    "timezone": _Field("timezone", str, _text),
+    "failReason": _Field("fail_reason", str, _text),
+    "lockedAt": _Field("locked_at", datetime, _date),
+    "claimedBy": _Field("claimed_by", str, _text),
+    "claimToken": _Field("claim_token", str, _text),
+    "lastHeartbeat": _Field("last_heartbeat", datetime, _date),
+    "heartbeatInterval": _Field("heartbeat_interval", int, _count),
+    "priority": _Field("priority", int, _count),
+    "attempts": _Field("attempts", int, _count),
 }
+_REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
-    """Read a job; a field of a foreign type raises `JobDocumentError`, unknown fields are passed over."""
+    """Read a job; a field of a foreign type raises `JobDocumentError`, unknown fields are passed over.
+
+    Dates have to be aware, as they are in every collection of `monque._store`.
+    """
     values: dict[str, Any] = {}
     for wire, value in document.items():
         field = _FIELDS.get(wire)
-        if field is None or (value is None and field.optional):
-            continue
-        # What is of the usual type needs no reading; this is the way of nearly every field of every job.
-        values[field.attribute] = value if type(value) is field.usual else _read(document, wire, field, value)
-    if len(values) < len(_FIELDS):
-        for wire, field in _FIELDS.items():
-            if not field.optional and field.attribute not in values:
-                raise JobDocumentError(document.get("_id"), wire, "expected a value, it is absent")
+        if field is not None:
+            attribute, usual, read, optional = field
+            # What is of the usual type needs no reading, and nearly every field of every job is.
+            if type(value) is usual:
+                values[attribute] = value
+            elif value is not None or not optional:
+                values[attribute] = _read(document, wire, read)
+    if not values.keys() >= _REQUIRED:
+        missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
+        raise JobDocumentError(document.get("_id"), missing, "expected a value, it is absent")
     return Job(**values)
 
 
-def _read(document: Mapping[str, Any], wire: str, field: _Field, value: object) -> object:
+def _read(document: Mapping[str, Any], wire: str, read: Callable[[object], object]) -> object:
+    value = document[wire]
     try:
-        return field.read(value)
+        return read(value)
     except TypeError as mismatch:
         raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {type(value).__name__}") from None
 

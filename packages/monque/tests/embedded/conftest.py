@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import select
@@ -9,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymongo import MongoClient
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 USER = """
 import json, sys
@@ -49,7 +51,7 @@ class User:
     def answer(self) -> Any:
         line = self.stdout.readline().decode()
         assert line, "the process has ended"
-        return eval(line)
+        return ast.literal_eval(line)
 
     def tell(self, expression: str) -> None:
         self.stdin.write(expression.encode() + b"\n")
@@ -108,7 +110,7 @@ class Processes:
         return ended(self.mongod) and ended(self.keeper)
 
     def stopped(self) -> bool:
-        """mongod is gone already, and the keeper at least on its way."""
+        """Mongod is gone already, and the keeper at least on its way."""
         return ended(self.mongod) and until(lambda: ended(self.keeper), 1) < 1
 
 
@@ -135,6 +137,20 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
     return time.monotonic() - began
 
 
+def pause(pid: int) -> None:
+    """Keep a process from running, and wait until it does not."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: ps("stat=", pid).startswith("T"))
+
+
+def is_in(thread: threading.Thread, function: str) -> bool:
+    """Whether a thread is somewhere within a function of this name."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
 def write(uri: str, value: object = 1) -> None:
     """An acknowledged majority write."""
     with MongoClient[dict[str, Any]](uri, w="majority") as client:
@@ -150,6 +166,8 @@ class Tools:
     """What the tests use, as `--import-mode=importlib` lets them import nothing from here."""
 
     Processes = Processes
+    pause = staticmethod(pause)
+    is_in = staticmethod(is_in)
     ended = staticmethod(ended)
     until = staticmethod(until)
     write = staticmethod(write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ def test_mongod_is_gone_a_second_after_its_users_are_killed(
     tmp_path: Path, new_user: Callable[..., User], tools: Tools
 ) -> None:
     users = [new_user(tmp_path) for _ in range(2)]
-    uri = [user.start() for user in users][0]
+    uri = {user.start() for user in users}.pop()
     processes = tools.Processes(uri)
     tools.write(uri, "acknowledged")
     for user in users:
@@ -91,12 +92,16 @@ def test_acknowledged_writes_survive_the_kill_of_all_users(
     processes = tools.Processes(uri)
     acknowledged: list[int] = []
     client = MongoClient[dict[str, Any]](uri, w="majority", serverSelectionTimeoutMS=100)
-    with client, pytest.raises(PyMongoError):
+
+    def write_on_and_on() -> None:
         for number in range(1_000_000):
             client.tests.values.insert_one({"value": number})
             acknowledged.append(number)
             if number == 200:
                 user.kill()
+
+    with client, pytest.raises(PyMongoError):
+        write_on_and_on()
     tools.until(processes.gone, 5)
     with EmbeddedMongoDB(tmp_path) as server:
         assert set(acknowledged) <= set(tools.values(server.uri))
@@ -122,8 +127,8 @@ def test_living_users_get_the_server_back_where_it_was(
     tools.until(successors.gone, 2)
 
 
-def test_a_mongod_that_is_killed_again_and_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+def test_a_mongod_that_is_killed_again_and_again(tools: Tools, kill: Callable[[int], None]) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         keepers: set[int] = set()
         for _ in range(3):
             processes = tools.Processes(server.uri)
@@ -133,17 +138,35 @@ def test_a_mongod_that_is_killed_again_and_again(tmp_path: Path, tools: Tools, k
         assert len(keepers) == 1
 
 
-def test_joining_while_mongod_is_started_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+def test_joining_while_mongod_is_started_again(tools: Tools, kill: Callable[[int], None]) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         kill(tools.Processes(server.uri).mongod)
-        with EmbeddedMongoDB(tmp_path) as other:
+        with EmbeddedMongoDB(server.data_directory) as other:
             tools.write(other.uri)
 
 
-def test_leaving_while_mongod_is_started_again(tmp_path: Path, tools: Tools, kill: Callable[[int], None]) -> None:
-    server = EmbeddedMongoDB(tmp_path)
+def test_joining_while_mongod_hangs_and_the_keeper_dies(
+    tmp_path: Path, new_user: Callable[..., User], tools: Tools, kill: Callable[[int], None]
+) -> None:
+    user = new_user(tmp_path)
+    processes = tools.Processes(user.start())
+    tools.pause(processes.mongod)
+    other = EmbeddedMongoDB(tmp_path)
+    thread = threading.Thread(target=other.start)
+    thread.start()
+    tools.until(lambda: tools.is_in(thread, "become_primary"))
+    user.kill()
+    kill(processes.keeper)
+    thread.join()
+    tools.write(other.uri)
+    other.stop()
+
+
+def test_leaving_while_mongod_is_started_again(tools: Tools, kill: Callable[[int], None]) -> None:
+    server = EmbeddedMongoDB(ephemeral=True)
     server.start()
-    for _ in range(3):
+    processes = tools.Processes(server.uri)
+    for _ in range(2):
         processes = tools.Processes(server.uri)
         kill(processes.mongod)
     server.stop()
@@ -173,13 +196,12 @@ def test_leaving_while_the_keeper_is_replaced(tmp_path: Path, tools: Tools, kill
 
 
 def test_a_server_that_cannot_come_back_is_reported(
-    tmp_path: Path,
     tools: Tools,
     kill: Callable[[int], None],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         processes = tools.Processes(server.uri)
         monkeypatch.setenv("MONQUE_MONGOD", "/nowhere/mongod")
         with caplog.at_level(logging.ERROR, logger="monque.embedded"):
@@ -188,10 +210,8 @@ def test_a_server_that_cannot_come_back_is_reported(
     assert "/nowhere/mongod" in caplog.text
 
 
-def test_the_pipe_guard_does_what_the_kernel_does_elsewhere(
-    tmp_path: Path, tools: Tools, kill: Callable[[int], None]
-) -> None:
-    server = EmbeddedMongoDB(tmp_path)
+def test_the_pipe_guard_does_what_the_kernel_does_elsewhere(tools: Tools, kill: Callable[[int], None]) -> None:
+    server = EmbeddedMongoDB(ephemeral=True)
     server._guard = "pipe"
     with server:
         processes = tools.Processes(server.uri)
@@ -214,14 +234,17 @@ def test_the_kernel_guard_sees_a_keeper_that_died_before_it_was_set() -> None:
     )
     for keeper, code, said in (("__import__('os').getppid()", 0, "alive\n"), ("1", 1, "")):
         ended = subprocess.run(
-            [sys.executable, "-c", program.format(keeper=keeper)], stdout=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", program.format(keeper=keeper)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         assert (ended.returncode, ended.stdout) == (code, said)
 
 
 def test_the_pipe_guard_outlives_its_watcher_and_ignores_dead_processes() -> None:
     guard = _keeper.PipeGuard()
-    os.wait() if False else None
+    guard.before_exec()
     guard.forget()
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -245,10 +268,11 @@ def test_the_log_of_mongod_is_kept_small(tmp_path: Path) -> None:
     assert not (_keeper.Log(tmp_path / "log")._path).exists()
 
 
-def test_a_user_that_resets_its_connection_is_gone(tmp_path: Path, tools: Tools) -> None:
-    with EmbeddedMongoDB(tmp_path) as server:
+def test_a_user_that_resets_its_connection_is_gone(tools: Tools) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as server:
         rude = socket.socket(socket.AF_UNIX)
-        rude.connect(str(tmp_path / _keeper.SOCKET))
+        rude.connect(str(server.data_directory / _keeper.SOCKET))
+        select.select([rude], [], [])
         rude.close()  # with a welcome unread, which makes it a reset
         tools.write(server.uri)
         processes = tools.Processes(server.uri)

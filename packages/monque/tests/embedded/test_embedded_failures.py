@@ -75,7 +75,7 @@ def test_a_named_mongod_must_be_a_program(bare: Path, monkeypatch: pytest.Monkey
     (bare / "text").write_text("not a program")
     for name in (bare / "text", bare / "nothing", bare):
         monkeypatch.setenv("MONQUE_MONGOD", str(name))
-        with pytest.raises(MongodNotFoundError, match="MONQUE_MONGOD is .* not a program"):
+        with pytest.raises(MongodNotFoundError, match=r"MONQUE_MONGOD is .* not a program"):
             find_mongod()
 
 
@@ -258,7 +258,7 @@ def test_what_a_full_disk_and_other_versions_say() -> None:
     """The wordings that cannot be provoked everywhere."""
     full = _errors.start_error(Path("/d"), 14, "... No space left on device ...")
     assert isinstance(full, DiskFullError)
-    denied = _errors.start_error(Path("/d"), 100, "... Permission denied ...")
+    denied = _errors.start_error(Path("/d"), 100, "... Read-only file system ...")
     assert isinstance(denied, DataDirectoryError)
     other = _errors.start_error(Path("/d"), 62, "")
     assert isinstance(other, IncompatibleDataError)

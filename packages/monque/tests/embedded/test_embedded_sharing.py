@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from monque.embedded import EmbeddedMongoDB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from conftest import Tools, User
@@ -47,9 +49,9 @@ def test_all_leaving_at_once_ends_it_for_all(tmp_path: Path, new_user: Callable[
     assert processes.stopped()
 
 
-def test_objects_of_one_process_share_it_too(tmp_path: Path, tools: Tools) -> None:
-    with EmbeddedMongoDB(tmp_path) as first:
-        with EmbeddedMongoDB(tmp_path) as second:
+def test_objects_of_one_process_share_it_too(tools: Tools) -> None:
+    with EmbeddedMongoDB(ephemeral=True) as first:
+        with EmbeddedMongoDB(first.data_directory) as second:
             assert first.uri == second.uri
             processes = tools.Processes(first.uri)
         began = time.monotonic()
@@ -73,8 +75,29 @@ def test_joining_while_the_last_one_leaves(tmp_path: Path, tools: Tools) -> None
     leaver.stop()
 
 
-def test_a_forked_child_does_not_keep_the_server(tmp_path: Path, tools: Tools) -> None:
-    server = EmbeddedMongoDB(tmp_path)
+def test_those_who_leave_need_not_wait_when_somebody_came_after_all(tools: Tools) -> None:
+    server = EmbeddedMongoDB(ephemeral=True)
+    server.start()
+    other = EmbeddedMongoDB(server.data_directory)
+    processes = tools.Processes(server.uri)
+    tools.pause(processes.keeper)  # so that it finds both at once
+    leaving = threading.Thread(target=server.stop)
+    leaving.start()
+    tools.until(lambda: tools.is_in(leaving, "join"))
+    coming = threading.Thread(target=other.start)
+    coming.start()
+    tools.until(lambda: tools.is_in(coming, "listen"))
+    os.kill(processes.keeper, signal.SIGCONT)
+    leaving.join()
+    coming.join()
+    tools.write(other.uri)
+    assert tools.Processes(other.uri).keeper == processes.keeper
+    other.stop()
+    assert processes.stopped()
+
+
+def test_a_forked_child_does_not_keep_the_server(tools: Tools) -> None:
+    server = EmbeddedMongoDB(ephemeral=True)
     server.start()
     processes = tools.Processes(server.uri)
     there, here = os.pipe()
@@ -96,7 +119,7 @@ def test_a_forked_child_does_not_keep_the_server(tmp_path: Path, tools: Tools) -
     os.close(there)
 
 
-def _use(server: EmbeddedMongoDB, conversation: multiprocessing.connection.Connection) -> None:
+def _use(server: EmbeddedMongoDB, conversation: Connection) -> None:
     server.start()
     conversation.send(server.uri)
     conversation.recv()

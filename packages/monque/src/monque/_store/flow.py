@@ -81,9 +81,9 @@ class Candidate:
         return -high, self.due.timestamp() if isinstance(self.due, datetime) else 0.0, str(self.id)
 
     @property
-    def is_low(self) -> bool:
-        """Whether its priority is below the normal one."""
-        return isinstance(self.priority, int | float) and self.priority < 0
+    def is_after_normal(self) -> bool:
+        """Whether the index has it before jobs without a priority, which are to run first or may be due earlier."""
+        return isinstance(self.priority, int | float) and self.priority <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,8 +378,8 @@ class Flow:
         for start in range(0, len(names), _NAMES_PER_SCAN):
             some = names[start : start + _NAMES_PER_SCAN]
             found = await self._scan(some, limit)
-            if any(row.is_low for row in found):
-                # The index has the low priorities before the normal one: these have to be asked for.
+            if any(row.is_after_normal for row in found):
+                # The index has the low priorities before the absent one: those without one have to be asked for.
                 found = _first(found + await self._scan(some, limit, {"priority": None}), limit)
             rows += found
         return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
@@ -392,7 +392,7 @@ class Flow:
     async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs of each of `names`, in one command."""
         found = await self._scan_each(names, limit, None)
-        low = list({row.name for row in found if row.is_low})
+        low = list({row.name for row in found if row.is_after_normal})
         if not low:
             return found
         found += await self._scan_each(low, limit, {"priority": None})

@@ -32,8 +32,7 @@ class Deadline:
             Abandoned: Nobody is interested any more.
             StartTimeoutError: Time is up.
         """
-        if self._abandoned.wait(_PAUSE):
-            raise Abandoned
+        self._abandoned.wait(_PAUSE)
         self.check()
 
     def check(self) -> None:

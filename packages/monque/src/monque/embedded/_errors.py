@@ -88,13 +88,17 @@ _TOO_NEW = re.compile(
     r"WT_TRY_SALVAGE.*version|Wrong mongod version"
 )
 _NEEDS_OTHER_VERSION = 62
-_LINES = 15
+_FORBIDDEN = re.compile(r"Permission denied|Read-only file system|read-only directory")
+_SERIOUS = re.compile(r'"s":"[EF]"')
+_LINES = 12
 _WIDTH = 400
 
 
 def indented(log: str) -> str:
-    """The end of a log, set off from the message before it."""
-    return "\n".join(f"    {line[:_WIDTH]}" for line in log.splitlines()[-_LINES:])
+    """What matters of a log, set off from the message before it: its errors, or its end if there are none."""
+    lines = log.splitlines()
+    chosen = [line for line in lines if _SERIOUS.search(line)] or lines
+    return "\n".join(f"    {line[:_WIDTH]}" for line in chosen[-_LINES:])
 
 
 def libraries_in(output: str) -> list[str]:
@@ -150,9 +154,9 @@ def start_error(directory: Path, code: int, log: str) -> EmbeddedError:
         return DiskFullError(directory, f"no space left on its file system; free some or {ANOTHER_DIRECTORY}")
     if "DBPathInUse" in log:
         return DataDirectoryError(directory, "a mongod started by other means uses it; stop that one")
-    if "Permission denied" in log or "Read-only file system" in log:
+    if _FORBIDDEN.search(log):
         return DataDirectoryError(directory, f"mongod may not write there; {ANOTHER_DIRECTORY}\n{indented(log)}")
-    return MongodStartError(f"mongod did not start: {_ending(code)}. The end of its log:", code, log)
+    return MongodStartError(f"mongod did not start: {_ending(code)}. Its log says:", code, log)
 
 
 def _ending(code: int) -> str:

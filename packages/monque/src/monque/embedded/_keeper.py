@@ -11,9 +11,9 @@ What is said, in lines:
     keeper → user   {"code": 100, "log": "..."}             it does not start, or dies again and again
     user → keeper   bye                                     close the connection once I am out
 
-It is run as a script of its own, by path and isolated (`python -I`), from within the data directory: every
-path is a relative one, and only a few modules of the standard library are imported, so that it is up within
-some 50 ms.
+It is run alone, without the package around it and isolated (`python -I`), from within the data directory:
+every path is a relative one, and only a few modules of the standard library are imported, so that it is up
+within some 50 ms.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PORTS = range(20_000, 32_000)
 """Below those that systems give to outgoing connections, so that the port is free again the next time."""
 PORT_ATTEMPTS = 5
 LOG_LIMIT = 4 * 1024 * 1024
-TAIL = 30
+TAIL = 60
 BACKTRACE = (b'"id":31380,', b'"id":31445,')
 """Log messages that would crowd out the reason of a crash."""
 
@@ -420,15 +420,11 @@ def end(*_: object) -> NoReturn:
     sys.exit(0)
 
 
-def main(plan: Plan) -> None:
-    """Be the keeper, as a child of nobody who would have to wait for it."""
+def main(plan: str) -> None:
+    """Be the keeper, in a process that no user is the parent of and has to wait for."""
     if os.fork():
         os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
-    Keeper(plan).run()
-
-
-if __name__ == "__main__":
-    main(Plan(**json.loads(sys.argv[1])))
+    Keeper(Plan(**json.loads(plan))).run()

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
-_ALREADY_INITIALIZED = 23
-
 
 def uri_of(port: int) -> str:
     """The connection string of the server on this port."""
@@ -30,7 +28,12 @@ def become_primary(port: int, wait: Callable[[], bool]) -> bool:
     attempts, says that there is nothing to wait for.
     """
     client: MongoClient[dict[str, Any]] = MongoClient(
-        "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=1000
+        "127.0.0.1",
+        port,
+        directConnection=True,
+        serverSelectionTimeoutMS=1000,
+        connectTimeoutMS=5000,
+        socketTimeoutMS=5000,
     )
     with client:
         while not _is_primary(client.admin, f"127.0.0.1:{port}"):
@@ -52,14 +55,14 @@ def _configure(admin: Database[dict[str, Any]], address: str) -> None:
     members = [{"_id": 0, "host": address}]
     try:
         admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
-    except OperationFailure as error:
-        if error.code == _ALREADY_INITIALIZED:
-            _correct(admin, address)
+    except OperationFailure:  # the directory, or another process, is ahead of us
+        _correct(admin, address)
 
 
 def _correct(admin: Database[dict[str, Any]], address: str) -> None:
     """Replace the address of a former start, at which the member does not recognize itself."""
     configuration = admin.command("replSetGetConfig")["config"]
-    configuration["members"][0]["host"] = address
-    configuration["version"] += 1
-    admin.command("replSetReconfig", configuration, force=True)
+    if configuration["members"][0]["host"] != address:
+        configuration["members"][0]["host"] = address
+        configuration["version"] += 1
+        admin.command("replSetReconfig", configuration, force=True)

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 _POLL = 0.05
 _ATTEMPTS = 3
+_RUN = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location(*sys.argv[1:3])
+sys.modules[spec.name] = keeper = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(keeper)
+keeper.main(sys.argv[3])
+"""
 
 
 class Wish(NamedTuple):
@@ -179,7 +186,10 @@ def _run_keeper(directory: Path, plan: _keeper.Plan) -> None:
     try:
         with (directory / _keeper.KEEPER_LOG).open("wb") as log:
             subprocess.run(  # noqa: S603
-                [sys.executable, "-I", _keeper.__file__, json.dumps(plan._asdict()), str(directory)],
+                [
+                    *(sys.executable, "-I", "-c", _RUN),
+                    *(_keeper.__name__, _keeper.__file__, json.dumps(plan._asdict()), directory),
+                ],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

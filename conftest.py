@@ -1,0 +1,32 @@
+"""What every test of the workspace shares: the public fixtures, and a database for the examples in docstrings."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+# Named here and kept from loading itself (`-p no:monque`), so that it is imported once coverage is measured.
+pytest_plugins = ["monque.testing.plugin"]
+
+# Modules whose dependencies are optional are no place to look for examples where these are not installed.
+_OPTIONAL = {"cyclopts": "cli", "rich": "cli"}
+collect_ignore = [
+    f"packages/monque/src/monque/{package}" for needs, package in _OPTIONAL.items() if find_spec(needs) is None
+]
+
+
+@pytest.fixture
+def monque_environment(monque_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`Monque()` uses this test's own database, here and in processes started from here."""
+    monkeypatch.setenv("MONQUE_URI", monque_uri)
+    return monque_uri
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_doctests(request: pytest.FixtureRequest) -> None:
+    if isinstance(request.node, pytest.DoctestItem):
+        request.getfixturevalue("monque_environment")
+        # An embedded server that an example starts is not to be the developer's own.
+        patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        patch.setenv("XDG_DATA_HOME", str(request.getfixturevalue("tmp_path")))

@@ -1,0 +1,54 @@
+"""Every example runs, ends by itself, and says what it should."""
+# ruff: noqa: S101, S603
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+EXAMPLES = sorted(path.name for path in HERE.glob("*.py") if not path.name.startswith("test_"))
+
+
+def run(example: str) -> list[str]:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", HERE / example], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.usefixtures("monque_environment")
+class TestExamples:
+    def test_basic(self) -> None:
+        *sent, last = run("basic.py")
+        assert sorted(sent) == ["sent to ada@example.org", "sent to edsger@example.org", "sent to grace@example.org"]
+        assert last.startswith("alan@example.org has to wait until ")
+
+    def test_priorities(self) -> None:
+        assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
+
+    def test_retries(self) -> None:
+        lines = run("retries.py")
+        assert [line for line in lines if line.startswith("slow-host")] == [
+            "slow-host: no answer, attempt 1, will be retried",
+            "slow-host: no answer, attempt 2, will be retried",
+            "slow-host: done at attempt 3",
+        ]
+        assert [line for line in lines if line.startswith("nowhere")] == [
+            "nowhere: no such host, attempt 1, will be retried",
+            "nowhere: no such host, attempt 2, will be retried",
+            "nowhere: no such host, attempt 3, has failed for good",
+        ]
+
+    def test_several_processes(self) -> None:
+        total, *shares = run("several_processes.py")
+        assert total == "300 runs of 300 jobs"
+        assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
+
+
+def test_every_example_has_a_test() -> None:
+    assert {f"test_{Path(example).stem}" for example in EXAMPLES} <= set(dir(TestExamples))

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import bson
+import pytest
+from bson import DatetimeMS, Decimal128, Int64, ObjectId
+from bson.codec_options import CodecOptions, DatetimeConversion
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monque.errors import JobDocumentError
+from monque.job import Job, JobStatus, from_document, to_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# As the collection reads: aware dates, and those beyond Python's range as DatetimeMS.
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+
+ID = ObjectId("65f000000000000000000001")
+DATE = datetime(2026, 3, 1, 9, 30, 0, 250_000, tzinfo=UTC)
+
+# A job with every field set, beside the name of each field on the wire.
+FULL: Job[dict[str, Any]] = Job(
+    id=ID,
+    name="report",
+    data={"kind": "daily"},
+    status=JobStatus.PROCESSING,
+    next_run_at=DATE,
+    fail_count=2,
+    created_at=DATE - timedelta(days=1),
+    updated_at=DATE + timedelta(seconds=1),
+    unique_key="daily",
+    repeat_interval="0 9 * * 1-5",
+    timezone="Europe/Berlin",
+    fail_reason="ValueError: no",
+    locked_at=DATE + timedelta(seconds=2),
+    claimed_by="instance",
+    claim_token="token",  # noqa: S106
+    last_heartbeat=DATE + timedelta(seconds=3),
+    heartbeat_interval=10_000,
+    priority=-3,
+    attempts=3,
+)
+FULL_DOCUMENT: dict[str, Any] = {
+    "_id": ID,
+    "name": "report",
+    "data": {"kind": "daily"},
+    "status": "processing",
+    "nextRunAt": DATE,
+    "failCount": 2,
+    "createdAt": DATE - timedelta(days=1),
+    "updatedAt": DATE + timedelta(seconds=1),
+    "uniqueKey": "daily",
+    "repeatInterval": "0 9 * * 1-5",
+    "timezone": "Europe/Berlin",
+    "failReason": "ValueError: no",
+    "lockedAt": DATE + timedelta(seconds=2),
+    "claimedBy": "instance",
+    "claimToken": "token",
+    "lastHeartbeat": DATE + timedelta(seconds=3),
+    "heartbeatInterval": 10_000,
+    "priority": -3,
+    "attempts": 3,
+}
+REQUIRED = ["_id", "name", "data", "status", "nextRunAt", "failCount", "createdAt", "updatedAt"]
+OPTIONAL = [field for field in FULL_DOCUMENT if field not in REQUIRED]
+ATTRIBUTES = dict(zip(FULL_DOCUMENT, (field.name for field in dataclasses.fields(Job)), strict=True))
+
+
+def stored(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as it comes back from the database."""
+    return bson.decode(bson.encode(document), CODEC)  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_every_field_has_its_place_in_the_document() -> None:
+    assert to_document(FULL) == FULL_DOCUMENT
+    assert from_document(FULL_DOCUMENT) == FULL
+
+
+def test_the_status_is_written_as_a_plain_string() -> None:
+    assert type(to_document(FULL)["status"]) is str
+
+
+_dates = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)).map(  # noqa: DTZ001
+    lambda date: date.replace(microsecond=date.microsecond // 1000 * 1000)
+)
+_texts = st.text(st.characters(exclude_categories=["Cs"]))
+_counts = st.integers(0, 2**31 - 1)
+_data: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | _texts | _dates,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+_jobs: st.SearchStrategy[Job[Any]] = st.builds(
+    Job,
+    id=st.binary(min_size=12, max_size=12).map(ObjectId),
+    name=_texts,
+    data=_data,
+    status=st.sampled_from(JobStatus),
+    next_run_at=_dates,
+    fail_count=_counts,
+    created_at=_dates,
+    updated_at=_dates,
+    unique_key=st.none() | _texts,
+    repeat_interval=st.none() | _texts,
+    timezone=st.none() | _texts,
+    fail_reason=st.none() | _texts,
+    locked_at=st.none() | _dates,
+    claimed_by=st.none() | _texts,
+    claim_token=st.none() | _texts,
+    last_heartbeat=st.none() | _dates,
+    heartbeat_interval=st.none() | _counts,
+    priority=st.integers(-10, 10),
+    attempts=_counts,
+)
+
+
+@given(job=_jobs)
+def test_a_job_survives_the_way_into_the_database_and_back(job: Job[Any]) -> None:
+    assert from_document(stored(to_document(job))) == job
+
+
+@given(job=_jobs)
+def test_what_is_unset_is_absent_and_never_null(job: Job[Any]) -> None:
+    document = to_document(job)
+    assert None not in {field: value for field, value in document.items() if field != "data"}.values()
+    unset = {wire for wire in OPTIONAL if getattr(job, ATTRIBUTES[wire]) is None}
+    assert unset.isdisjoint(document)
+
+
+def test_the_normal_priority_and_no_attempts_are_absent() -> None:
+    document = to_document(dataclasses.replace(FULL, priority=0, attempts=0))
+    assert {"priority", "attempts"}.isdisjoint(document)
+
+
+def test_a_zero_elsewhere_is_written() -> None:
+    document = to_document(dataclasses.replace(FULL, fail_count=0, heartbeat_interval=0))
+    assert (document["failCount"], document["heartbeatInterval"]) == (0, 0)
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_an_optional_field_reads_alike_when_it_is_null_and_when_it_is_absent(field: str) -> None:
+    without = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
+    expected = 0 if field in ("priority", "attempts") else None
+    for document in (without, without | {field: None}):
+        assert getattr(from_document(document), ATTRIBUTES[field]) == expected
+
+
+def test_null_is_data_like_any_other() -> None:
+    assert from_document(FULL_DOCUMENT | {"data": None}).data is None
+
+
+def test_unknown_fields_are_passed_over() -> None:
+    assert from_document(FULL_DOCUMENT | {"settledBy": "token", "__v": 0, "someday": {"a": 1}}) == FULL
+
+
+@pytest.mark.parametrize("field", ["failCount", "heartbeatInterval", "priority", "attempts"])
+@pytest.mark.parametrize("value", [7.0, 7, Int64(7)])
+def test_whole_numbers_may_be_doubles(field: str, value: float) -> None:
+    read = getattr(from_document(stored(FULL_DOCUMENT | {field: value})), ATTRIBUTES[field])
+    assert read == 7
+    assert type(read) is int
+
+
+def listed(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+TEXTS = ["name", "uniqueKey", "repeatInterval", "timezone", "failReason", "claimedBy", "claimToken"]
+DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat"]
+COUNTS = ["failCount", "heartbeatInterval", "priority", "attempts"]
+STATUSES = "one of pending, processing, completed, failed, cancelled"
+
+FOREIGN: list[tuple[str, str, Any]] = [
+    *(("_id", "an ObjectId", value) for value in listed("65f000000000000000000001", 1, {})),
+    *((field, "a string", value) for field in TEXTS for value in listed(1, True, [], {}, b"x", ID)),
+    *(("status", STATUSES, value) for value in listed("scheduled", "PENDING", "", 1, [])),
+    *(
+        (field, "a date between the years 1 and 9999", value)
+        for field in DATES
+        for value in listed(1.0, "2026-03-01", {})
+    ),
+    *((field, "a date between the years 1 and 9999", DatetimeMS(2**53)) for field in DATES),
+    *(
+        (field, "a whole number", value)
+        for field in COUNTS
+        for value in (True, "1", 1.5, float("nan"), float("inf"), Decimal128("1"), [1])
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "expected", "value"), FOREIGN)
+def test_a_foreign_type_is_refused_by_the_name_of_its_field(field: str, expected: str, value: object) -> None:
+    document = FULL_DOCUMENT | {field: value}
+    with pytest.raises(JobDocumentError) as caught:
+        from_document(document)
+    assert (caught.value.job_id, caught.value.field) == (document["_id"], field)
+    assert str(caught.value).endswith(f"field {field!r}: expected {expected}, got {type(value).__name__}")
+
+
+REQUIRED_TYPES = {"_id": "an ObjectId", "name": "a string", "status": STATUSES, "failCount": "a whole number"} | (
+    dict.fromkeys(["nextRunAt", "createdAt", "updatedAt"], "a date between the years 1 and 9999")
+)
+
+
+@pytest.mark.parametrize(("field", "expected"), REQUIRED_TYPES.items())
+def test_a_required_field_cannot_be_null(field: str, expected: str) -> None:
+    with pytest.raises(JobDocumentError, match=f"field '{field}': expected {expected}, got NoneType$"):
+        from_document(FULL_DOCUMENT | {field: None})
+
+
+@pytest.mark.parametrize(("field", "expected"), (REQUIRED_TYPES | {"data": "a value"}).items())
+def test_a_required_field_cannot_be_absent(field: str, expected: str) -> None:
+    document = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
+    with pytest.raises(JobDocumentError, match=f"field '{field}': expected {expected}, it is absent$") as caught:
+        from_document(document)
+    assert caught.value.job_id == document.get("_id")
+
+
+def test_an_empty_document_is_refused_by_its_id() -> None:
+    with pytest.raises(JobDocumentError, match="job None: field '_id'"):
+        from_document({})
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, 1e300, -1e300])
+def test_a_count_that_cannot_be_counted_on_is_refused(value: float) -> None:
+    # One more than what is stored has to be storable, too.
+    with pytest.raises(JobDocumentError) as caught:
+        from_document(FULL_DOCUMENT | {"failCount": value})
+    assert caught.value.field == "failCount"
+
+
+def test_dates_without_a_zone_are_taken_as_utc() -> None:
+    naive = stored(FULL_DOCUMENT)["nextRunAt"].replace(tzinfo=None)
+    assert from_document(FULL_DOCUMENT | {"nextRunAt": naive}).next_run_at == DATE
+
+
+def test_a_job_is_recurring_if_it_has_a_cron_expression() -> None:
+    assert FULL.is_recurring
+    assert not dataclasses.replace(FULL, repeat_interval=None).is_recurring
+
+
+def test_a_job_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FULL.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_job_can_be_made_through_the_type_of_its_data() -> None:
+    values = {field.name: getattr(FULL, field.name) for field in dataclasses.fields(FULL)}
+    assert Job[dict[str, Any]](**values) == FULL
+
+
+# Documents as @monque/core 1.10 writes them: numbers from JavaScript, and no field of ours.
+NODE_DATE = datetime(2026, 3, 1, 8, 0, 0, 123_000, tzinfo=UTC)
+NODE: dict[str, Any] = {
+    "_id": ObjectId("65e1a1c0d7e8f9a0b1c2d3e4"),
+    "name": "send-email",
+    "data": {"to": "a@b.c", "retries": 3.5, "tags": ["x", None]},
+    "status": "pending",
+    "nextRunAt": NODE_DATE,
+    "failCount": 0,
+    "createdAt": NODE_DATE,
+    "updatedAt": NODE_DATE,
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "unset"),
+    [
+        (NODE, {"unique_key": None, "repeat_interval": None}),
+        (NODE | {"uniqueKey": "user-1"}, {"unique_key": "user-1", "repeat_interval": None}),
+        (
+            NODE | {"uniqueKey": "report", "repeatInterval": "0 9 * * *"},
+            {"unique_key": "report", "repeat_interval": "0 9 * * *"},
+        ),
+        (NODE | {"failCount": 2.0, "failReason": "Error: no"}, {"fail_count": 2, "fail_reason": "Error: no"}),
+        (NODE | {"status": "completed"}, {"status": JobStatus.COMPLETED}),
+        (
+            NODE
+            | {
+                "status": "processing",
+                "lockedAt": NODE_DATE,
+                "claimedBy": "65e1-uuid",
+                "lastHeartbeat": NODE_DATE,
+                "heartbeatInterval": 30000,
+            },
+            {
+                "locked_at": NODE_DATE,
+                "claimed_by": "65e1-uuid",
+                "last_heartbeat": NODE_DATE,
+                "heartbeat_interval": 30_000,
+                "claim_token": None,
+            },
+        ),
+        (
+            NODE | {"status": "pending", "lockedAt": None, "claimedBy": None},
+            {"locked_at": None, "claimed_by": None},
+        ),
+    ],
+    ids=["plain", "unique", "recurring", "failed once", "completed", "processing", "with nulls"],
+)
+def test_a_document_of_the_node_library_is_a_job(document: dict[str, Any], unset: dict[str, Any]) -> None:
+    job = from_document(stored(document))
+    assert (job.id, job.name, job.data) == (document["_id"], "send-email", document["data"])
+    assert (job.next_run_at, job.created_at, job.updated_at) == (NODE_DATE, NODE_DATE, NODE_DATE)
+    assert (job.priority, job.attempts, job.timezone) == (0, 0, None)
+    assert {name: getattr(job, name) for name in unset} == unset
+
+
+def test_a_plain_job_is_written_as_the_node_library_writes_it() -> None:
+    assert to_document(from_document(NODE)) == NODE
+
+
+def test_a_date_in_another_zone_is_the_same_moment(make_job: Callable[..., Job[Any]]) -> None:
+    elsewhere = DATE.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    job = make_job(next_run_at=elsewhere)
+    assert from_document(stored(to_document(job))).next_run_at == DATE

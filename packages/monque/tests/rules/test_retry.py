@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monque import Retry
+from monque._retry import retry_delay
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("retry", "fail_count", "delay"),
+    [
+        (Retry(), 1, 2 * SECOND),
+        (Retry(), 2, 4 * SECOND),
+        (Retry(), 9, 512 * SECOND),
+        (Retry(), 10, None),
+        (Retry(), 11, None),
+        (Retry(max_retries=1), 1, None),
+        (Retry(max_retries=2), 1, 2 * SECOND),
+        (Retry(max_retries=2), 2, None),
+        (Retry(max_retries=100), 16, 65_536 * SECOND),
+        (Retry(max_retries=100), 17, timedelta(hours=24)),
+        (Retry(max_retries=100), 99, timedelta(hours=24)),
+        (Retry(base=0.25), 3, 2 * SECOND),
+        (Retry(base=timedelta(milliseconds=1)), 1, timedelta(milliseconds=2)),
+        (Retry(base=60, cap=60), 1, 60 * SECOND),
+        (Retry(base=2, cap=timedelta(seconds=9)), 2, 8 * SECOND),
+        (Retry(base=2, cap=timedelta(seconds=9)), 3, 9 * SECOND),
+        (Retry(), 0, SECOND),
+    ],
+)
+def test_the_delay_is_base_times_two_to_the_fail_count(retry: Retry, fail_count: int, delay: timedelta | None) -> None:
+    assert retry_delay(retry, fail_count) == delay
+
+
+_retries: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "max_retries": st.integers(1, 2**63),
+        "base": st.floats(0.001, 3600),
+        "cap": st.floats(3600, 10 * 365 * 86_400),
+    }
+)
+
+
+@given(options=_retries, fail_count=st.integers(0, 2**63))
+def test_without_jitter_the_delay_is_the_formula_whatever_the_counts(options: dict[str, Any], fail_count: int) -> None:
+    delay = retry_delay(Retry(**options), fail_count)
+    if fail_count >= options["max_retries"]:
+        assert delay is None
+    else:
+        assert delay is not None
+        exact = options["cap"] if fail_count > 64 else min(options["base"] * 2.0**fail_count, options["cap"])
+        assert delay.total_seconds() == pytest.approx(exact, abs=0.001)
+
+
+@given(options=_retries, jitter=st.floats(0, 1), fail_count=st.integers(0, 2**63 - 1))
+def test_jitter_stays_within_its_share_and_below_the_cap(
+    options: dict[str, Any], jitter: float, fail_count: int
+) -> None:
+    options["max_retries"] = 2**63
+    plain = retry_delay(Retry(**options), fail_count)
+    spread = retry_delay(Retry(**options, jitter=jitter), fail_count)
+    assert plain is not None
+    assert spread is not None
+    assert abs(spread - plain) <= plain * jitter + timedelta(microseconds=2)
+    assert timedelta(0) <= spread <= timedelta(seconds=options["cap"])
+
+
+def test_jitter_spreads_the_delays_both_ways() -> None:
+    delays = [retry_delay(Retry(base=60, jitter=0.5), 1) for _ in range(200)]
+    assert any(delay is not None and delay < timedelta(seconds=110) for delay in delays)
+    assert any(delay is not None and delay > timedelta(seconds=130) for delay in delays)

@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bson import Decimal128, ObjectId
+
+from monque import JobStatus
+from monque import _transitions as transitions
+from monque.job import to_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pymongo.database import Database
+
+    from monque import Job
+    from monque._transitions import Transition
+
+A, B = ObjectId("0" * 23 + "a"), ObjectId("0" * 23 + "b")
+LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CLAIM = {"claimedBy": "", "claimToken": "", "lockedAt": "", "lastHeartbeat": "", "heartbeatInterval": ""}
+DUE = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
+TOUCHED = {"updatedAt": True}
+
+# Every edge of the state diagram: what it is made by, its fence, and its update.
+EDGES = {
+    "claim": (
+        transitions.claim([A, B], token="T", instance="I", heartbeat_interval=10.0),  # noqa: S106
+        {"_id": {"$in": [A, B]}, "status": "pending", **DUE},
+        {
+            "$set": {"status": "processing", "claimedBy": "I", "claimToken": "T", "heartbeatInterval": 10_000},
+            "$inc": {"attempts": 1},
+            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
+        },
+    ),
+    "complete one": (
+        transitions.complete([A], "T"),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "completed", "settledBy": "T"},
+            "$unset": CLAIM | {"failReason": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "complete several": (
+        transitions.complete([A, B], "T"),
+        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "completed", "settledBy": "T"},
+            "$unset": CLAIM | {"failReason": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "retry": (
+        transitions.retry(A, "T", fail_count=3, reason="no", next_run_at=LATER),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {
+                "status": "pending",
+                "settledBy": "T",
+                "failCount": 3,
+                "failReason": "no",
+                "nextRunAt": LATER,
+            },
+            "$unset": CLAIM,
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "fail": (
+        transitions.fail(A, "T", fail_count=10, reason="no"),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "failed", "settledBy": "T", "failCount": 10, "failReason": "no"},
+            "$unset": CLAIM,
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "release one": (
+        transitions.release([A], "T"),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "pending", "settledBy": "T"},
+            "$unset": CLAIM,
+            "$inc": {"attempts": -1},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "release several": (
+        transitions.release([A, B], "T"),
+        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "pending", "settledBy": "T"},
+            "$unset": CLAIM,
+            "$inc": {"attempts": -1},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "reject": (
+        transitions.reject(A, "T", reason="no job"),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "failed", "settledBy": "T", "failReason": "no job"},
+            "$unset": CLAIM,
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "refuse": (
+        transitions.refuse([A, B]),
+        {
+            "_id": {"$in": [A, B]},
+            "status": "pending",
+            "attempts": {"$exists": True},
+            "$expr": {"$not": {"$and": [{"$isNumber": "$attempts"}, {"$lt": ["$attempts", 2**53]}]}},
+        },
+        {
+            "$set": {"status": "failed", "failReason": "field 'attempts': expected a whole number"},
+            "$currentDate": TOUCHED,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("transition", "fence", "update"), EDGES.values(), ids=EDGES.keys())
+def test_an_edge_is_this_fence_and_this_update(
+    transition: Transition, fence: dict[str, Any], update: dict[str, Any]
+) -> None:
+    assert transition.filter == fence
+    assert transition.update == update
+    assert transition.jobs == ([A] if fence["_id"] == A else [A, B])
+
+
+def test_the_table_has_every_edge() -> None:
+    made = {
+        name
+        for name, value in vars(transitions).items()
+        if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
+    }
+    assert made - {"_settle"} == {name.split()[0] for name in EDGES}
+    assert {name.split()[0] for name in EDGES} <= set((transitions.__doc__ or "").split())
+
+
+def test_the_heartbeat_interval_is_in_whole_milliseconds() -> None:
+    claim = transitions.claim([A], token="T", instance="I", heartbeat_interval=1 / 3)  # noqa: S106
+    assert claim.update["$set"]["heartbeatInterval"] == 333
+    assert type(claim.update["$set"]["heartbeatInterval"]) is int
+
+
+# --- on real documents --------------------------------------------------------------------------------------------
+
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+CLAIMED = {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInterval"}
+
+# For each edge: the way it is made for some jobs and a token, the only status it leaves, the one it leads to, and
+# what it does to failCount and attempts (of a job that has 2 and 3).
+WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tuple[int, int]]] = {
+    "claim": (
+        lambda jobs, token: transitions.claim(jobs, token=token, instance="I", heartbeat_interval=10),
+        "pending",
+        "processing",
+        (2, 4),
+    ),
+    "complete": (transitions.complete, "processing", "completed", (2, 3)),
+    "retry": (
+        lambda jobs, token: transitions.retry(jobs[0], token, fail_count=3, reason="no", next_run_at=FUTURE),
+        "processing",
+        "pending",
+        (3, 3),
+    ),
+    "fail": (
+        lambda jobs, token: transitions.fail(jobs[0], token, fail_count=3, reason="no"),
+        "processing",
+        "failed",
+        (3, 3),
+    ),
+    "release": (transitions.release, "processing", "pending", (2, 2)),
+    "reject": (
+        lambda jobs, token: transitions.reject(jobs[0], token, reason="no job"),
+        "processing",
+        "failed",
+        (2, 3),
+    ),
+}
+
+
+def stored_job(make_job: Callable[..., Job[Any]], status: JobStatus, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "status": status,
+        "next_run_at": PAST,
+        "updated_at": PAST,
+        "fail_count": 2,
+        "attempts": 3,
+        "fail_reason": "last time",
+    }
+    if status is JobStatus.PROCESSING:
+        values |= {
+            "locked_at": PAST,
+            "claimed_by": "I",
+            "claim_token": "own",
+            "last_heartbeat": PAST,
+            "heartbeat_interval": 10_000,
+        }
+    return to_document(make_job(**(values | changes)))
+
+
+@pytest.mark.parametrize("edge", WAYS)
+def test_an_edge_leaves_one_status_only_and_only_under_its_own_claim(
+    edge: str, make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    make, source, target, (fail_count, attempts) = WAYS[edge]
+    jobs = monque_database["jobs"]
+    for status, token in itertools.product(JobStatus, ["own", "foreign"]):
+        before = stored_job(make_job, status)
+        jobs.insert_one(before)
+        transition = make([before["_id"]], token)
+        jobs.update_one(transition.filter, transition.update)
+        after = jobs.find_one({"_id": before["_id"]})
+
+        # A claim brings its own token; everything else needs the one the job has.
+        if status != source or (token == "foreign" and edge != "claim"):  # noqa: S105
+            assert after == before, f"{edge} changed a job that is {status}, with the {token} token"
+            continue
+        assert after is not None
+        assert after["status"] == target
+        assert (after["failCount"], after["attempts"]) == (fail_count, attempts)
+        assert after["updatedAt"] > PAST
+        assert CLAIMED & set(after) == (CLAIMED if target == "processing" else set())
+        assert after.get("settledBy") == (None if edge == "claim" else token)
+
+
+@pytest.mark.parametrize("status", JobStatus)
+@pytest.mark.parametrize(
+    ("attempts", "broken"),
+    [("three", True), ([3], True), ([], True), (2**63 - 1, True), (3, False), (3.5, False), (..., False)],
+    ids=repr,
+)
+def test_only_a_pending_job_whose_attempts_are_no_number_is_refused(
+    status: JobStatus,
+    attempts: object,
+    broken: bool,
+    make_job: Callable[..., Job[Any]],
+    monque_database: Database[dict[str, Any]],
+) -> None:
+    jobs = monque_database["jobs"]
+    before: dict[str, Any] = stored_job(make_job, status) | {"attempts": attempts}
+    if attempts is ...:
+        del before["attempts"]
+    jobs.insert_one(before)
+    transition = transitions.refuse([before["_id"]])
+    jobs.update_many(transition.filter, transition.update)
+    after = jobs.find_one({"_id": before["_id"]})
+    assert after is not None
+    if status is JobStatus.PENDING and broken:
+        assert after["status"] == "failed"
+        assert after["failReason"] == "field 'attempts': expected a whole number"
+        assert after["updatedAt"] > PAST
+    else:
+        assert after == before
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        *("three", "", [3], [], {}, True, b"", PAST, ObjectId("0" * 24)),
+        *(2**63 - 1, -(2**63), 1e308, float("nan"), float("inf"), Decimal128("NaN"), Decimal128("1")),
+    ],
+    ids=repr,
+)
+def test_no_document_keeps_the_others_from_being_claimed(
+    attempts: object, make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    jobs = monque_database["jobs"]
+    good, odd = (stored_job(make_job, JobStatus.PENDING) for _ in range(2))
+    jobs.insert_many([good, odd | {"attempts": attempts}])
+    ids: list[ObjectId] = [odd["_id"], good["_id"]]
+    refuse, claim = transitions.refuse(ids), transitions.claim(ids, token="T", instance="I", heartbeat_interval=10)  # noqa: S106
+    jobs.update_many(refuse.filter, refuse.update)
+    jobs.update_many(claim.filter, claim.update)
+    assert {job["_id"]: job["status"] for job in jobs.find()}[good["_id"]] == "processing"
+
+
+def test_a_job_is_not_claimed_before_it_is_due_by_the_servers_clock(
+    make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    server_time: datetime = monque_database.client.admin.command("hello")["localTime"]
+    jobs = monque_database["jobs"]
+    late, early = (
+        stored_job(make_job, JobStatus.PENDING, next_run_at=server_time + offset)
+        for offset in (timedelta(milliseconds=-1), timedelta(hours=1))
+    )
+    jobs.insert_many([late, early])
+    claim = transitions.claim([late["_id"], early["_id"]], token="T", instance="I", heartbeat_interval=10)  # noqa: S106
+    assert jobs.update_many(claim.filter, claim.update).modified_count == 1
+    assert [job["_id"] for job in jobs.find({"status": "processing"})] == [late["_id"]]
+
+
+def test_a_success_forgets_the_last_failure_and_a_release_does_not(
+    make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    jobs = monque_database["jobs"]
+    done, back = (stored_job(make_job, JobStatus.PROCESSING) for _ in range(2))
+    jobs.insert_many([done, back])
+    for transition in (transitions.complete([done["_id"]], "own"), transitions.release([back["_id"]], "own")):
+        jobs.update_many(transition.filter, transition.update)
+    assert {job["_id"]: job.get("failReason") for job in jobs.find()} == {done["_id"]: None, back["_id"]: "last time"}
+
+
+def test_several_jobs_settle_together_without_those_the_claim_has_lost(
+    make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    jobs = monque_database["jobs"]
+    ours = [stored_job(make_job, JobStatus.PROCESSING) for _ in range(3)]
+    lost = stored_job(make_job, JobStatus.PROCESSING, claim_token="foreign")  # noqa: S106
+    jobs.insert_many([*ours, lost])
+    change = transitions.complete([job["_id"] for job in (*ours, lost)], "own")
+    assert jobs.update_many(change.filter, change.update).modified_count == 3
+    assert jobs.find_one({"_id": lost["_id"]}) == lost
