@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import DuplicateKeyError
 from typing_extensions import override
 
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from bson import ObjectId
-    from pymongo import MongoClient
 
     from monque import Job
     from monque._recovery import Recovery
@@ -90,13 +89,13 @@ AGE: Document = {"$set": {"lastHeartbeat": {"$subtract": ["$lastHeartbeat", 3_60
 class TwoInstances(RuleBasedStateMachine):
     """Every rule does to the model what the documents should show afterwards; the invariants compare the two."""
 
-    client: ClassVar[MongoClient[Document]]
     uri: ClassVar[str]
 
     def __init__(self) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._database = self.client[f"monque_test_machine_{uuid.uuid4().hex[:12]}"]
+        self._client = MongoClient[Document](self.uri, tz_aware=True)
+        self._database = self._client[f"monque_test_machine_{uuid.uuid4().hex[:12]}"]
         self._documents = self._database.monque_jobs
         self._async_client = self._do(_connect(self.uri))
         self._expected: dict[ObjectId, Expected] = {}
@@ -117,7 +116,8 @@ class TwoInstances(RuleBasedStateMachine):
     def teardown(self) -> None:
         self._do(self._async_client.close())
         self._runner.close()
-        self._database.client.drop_database(self._database.name)
+        self._client.drop_database(self._database.name)
+        self._client.close()
 
     # --- enqueue ----------------------------------------------------------------------------------------------------
 
@@ -224,7 +224,8 @@ class TwoInstances(RuleBasedStateMachine):
         instance = self._instances[who]
         runs = list({run.job.id: run for run in instance.finished}.values())
         instance.finished = [run for run in instance.finished if run not in runs]
-        self._settle(instance, runs, times)
+        if runs:
+            self._settle(instance, runs, times)
 
     @precondition(lambda self: self._instances[0].written or self._instances[1].written)
     @rule(who=WHO)
@@ -252,7 +253,7 @@ class TwoInstances(RuleBasedStateMachine):
         assert not settled.refused
         assert settled.lost == lost
         for run in runs if anew else ():
-            if run.repeat_at is not None and run.job.id in lost and self._do(instance.resettle(run)):
+            if run.job.id in lost and self._do(instance.resettle(run)):
                 assert run in moved
             else:
                 assert run not in moved
@@ -307,7 +308,8 @@ class TwoInstances(RuleBasedStateMachine):
         count = 0
         for change in _changes(recovery):
             (job,) = change.jobs
-            if _same_lease(self._surveyed[who][job], self._documents.find_one({"_id": job}) or {}):
+            final = change not in recovery.requeue
+            if _is_as_seen(self._surveyed[who][job], self._documents.find_one({"_id": job}) or {}, final=final):
                 count += 1
                 self._edges[job] = "recover"
                 self._recovered(job)
@@ -360,10 +362,9 @@ class TwoInstances(RuleBasedStateMachine):
     def reschedule(self, who: int, pick: int, due: str) -> None:
         job = _pick(self._in(*ACTIVE), pick)
         run_at = self._instances[who].clock.now() + {"now": 0, "past": -1, "later": 2}[due] * HOUR
-        if self._apply(
-            transitions.reschedule([job], run_at=run_at), "reschedule", self._expected[job].status == PENDING
-        ):
-            self._expected[job].next_run_at = run_at
+        expected, change = self._expected[job], transitions.reschedule([job], run_at=run_at)
+        if self._apply(change, "reschedule", possible=expected.status == PENDING):
+            expected.next_run_at = run_at
 
     def _apply(self, change: Transition, edge: str, *, possible: bool) -> bool:
         job = self._do(self._flow.apply(change))
@@ -452,7 +453,7 @@ class TwoInstances(RuleBasedStateMachine):
         return self._runner.run(work)
 
     def _server_time(self) -> datetime:
-        said: datetime = self._database.client.admin.command("hello")["localTime"]
+        said: datetime = self._client.admin.command("hello")["localTime"]
         return said.replace(tzinfo=UTC)
 
     def _new_instance(self, hours_off: int = 0) -> Instance:
@@ -539,10 +540,10 @@ def _changes(recovery: Recovery | None) -> list[Transition]:
     return [] if recovery is None else recovery.requeue + [change for change, _ in recovery.fail]
 
 
-def _same_lease(then: Document, now: Document) -> bool:
-    return now.get("status") == PROCESSING and all(
-        then[field] == now[field] for field in ("claimToken", "lastHeartbeat", "lockedAt")
-    )
+def _is_as_seen(then: Document, now: Document, *, final: bool) -> bool:
+    """Whether a lease is still the one that ran out; where a job is to fail for good, its schedule counts, too."""
+    fields = ["claimToken", "lastHeartbeat", "lockedAt", *(["repeatInterval", "timezone"] if final else [])]
+    return now.get("status") == PROCESSING and all(then.get(field) == now.get(field) for field in fields)
 
 
 def _check_claim_fields(document: Document) -> None:
@@ -567,9 +568,8 @@ async def _both(*work: Coroutine[Any, Any, Job[Any]]) -> list[Job[Any]]:
     return await asyncio.gather(*work)
 
 
-def test_two_instances_keep_to_the_state_diagram(monque_client: MongoClient[Document], monque_server: str) -> None:
+def test_two_instances_keep_to_the_state_diagram(monque_server: str) -> None:
     class Here(TwoInstances):
-        client = monque_client
         uri = monque_server
 
     run_state_machine_as_test(Here, settings=PROFILE)
