@@ -1,0 +1,3 @@
+"""The benchmarks are programs, not modules to look for examples in."""
+
+collect_ignore = ["_common.py", "drain.py", "idle.py", "latency.py"]
