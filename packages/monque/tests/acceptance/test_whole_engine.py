@@ -174,8 +174,7 @@ async def play(database: AsyncDatabase[Document], scripts: list[Script], actions
             await _do(action, one, other)
         await scene.enqueue(one, waiting)
         scene.gate.set()
-        is_over: Callable[[], Awaitable[bool]] = scene.is_over
-        await eventually(is_over, timeout=PATIENCE, poll=0.05)
+        await eventually(scene.count_over, timeout=PATIENCE, poll=0.05)
     return scene
 
 
