@@ -17,8 +17,6 @@ from monque import Concurrency, Job, Lease, Monque, Options, Polling, Retry
 from monque.testing import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from bson import ObjectId
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
@@ -174,7 +172,7 @@ async def play(database: AsyncDatabase[Document], scripts: list[Script], actions
             await _do(action, one, other)
         await scene.enqueue(one, waiting)
         scene.gate.set()
-        await eventually(scene.count_over, timeout=PATIENCE, poll=0.05)
+        await eventually(scene.is_over, timeout=PATIENCE, poll=0.05)
     return scene
 
 
