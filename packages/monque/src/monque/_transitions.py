@@ -12,6 +12,7 @@
     revive       failed or cancelled → pending
     reschedule   pending → pending
     redefine     pending → pending, processing → processing   a recurring job gets another schedule
+    delete       anything but processing →             (no update, see `delete`)
     reject       processing → failed                   the document is no job
     refuse       pending → failed                      likewise, and it cannot even be claimed
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from monque.job import Job
 
+DELETABLE = tuple(status for status in JobStatus if status is not JobStatus.PROCESSING)
 DUE: dict[str, Any] = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 _CLAIM_FIELDS = {
     "claimedBy": "",
@@ -127,18 +129,17 @@ def reject(job: ObjectId, token: str, *, reason: str) -> Transition:
 
 def refuse(jobs: Sequence[ObjectId]) -> Transition:
     """Those among them whose `attempts` cannot be counted up can never be claimed."""
+    countable = {"$and": [{"$isNumber": "$attempts"}, {"$lt": ["$attempts", 2**53]}]}
     return Transition(
         jobs,
         {
             "_id": {"$in": jobs},
             "status": JobStatus.PENDING.value,
-            "attempts": {"$exists": True, "$not": {"$type": "number"}},
+            "attempts": {"$exists": True},
+            "$expr": {"$not": countable},
         },
         {
-            "$set": {
-                "status": JobStatus.FAILED.value,
-                "failReason": "field 'attempts': expected a whole number",
-            },
+            "$set": {"status": JobStatus.FAILED.value, "failReason": "field 'attempts': expected a whole number"},
             "$currentDate": {"updatedAt": True},
         },
     )
@@ -212,6 +213,11 @@ def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
 def reschedule(jobs: Sequence[ObjectId], *, run_at: datetime) -> Transition:
     """They are to run at another time."""
     return _manage(jobs, (JobStatus.PENDING,), {"$set": {"nextRunAt": run_at}})
+
+
+def delete(jobs: Sequence[ObjectId]) -> dict[str, Any]:
+    """The fence: those of `jobs` that nobody runs. Their status is not looked at further, it may be a foreign one."""
+    return {"_id": _ids(jobs), "status": {"$ne": JobStatus.PROCESSING.value}}
 
 
 def _manage(jobs: Sequence[ObjectId], statuses: Sequence[JobStatus], update: dict[str, Any]) -> Transition:
