@@ -449,7 +449,7 @@ def _due_filter(name: object, extra: Document | None) -> Document:
 
 
 def _candidate(row: Document) -> Candidate:
-    return Candidate(row["_id"], row["name"], row.get("priority"), row["nextRunAt"])
+    return Candidate(row["_id"], row["name"], row.get("priority"), row.get("nextRunAt"))
 
 
 def _first(rows: list[Candidate], limit: int) -> list[Candidate]:
