@@ -383,7 +383,8 @@ class Flow:
             try:
                 readable.append(_decode(document.raw, codec))
             except InvalidBSON as error:
-                unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
+                job = _decode(document.raw, self._glance.codec_options)["_id"]
+                unreadable[job] = JobDocumentError(job, "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
         return Claimed(claimed.jobs, {**claimed.unreadable, **unreadable})
 
