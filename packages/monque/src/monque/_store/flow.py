@@ -270,7 +270,8 @@ class Flow:
             _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
         ]
         rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
-        dates = [row["nextRunAt"] for row in rows if "_id" not in row]
+        # A date beyond the year 9999 is no datetime, and nothing to wait for.
+        dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
         return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
 
     async def recover(self, changes: Sequence[Transition]) -> int:
