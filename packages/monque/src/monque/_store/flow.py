@@ -271,7 +271,8 @@ class Flow:
             _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
         ]
         rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
-        dates = [row["nextRunAt"] for row in rows if "_id" not in row]
+        # A date beyond the year 9999 is no datetime, and nothing to wait for.
+        dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
         return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
 
     async def recover(self, changes: Sequence[Transition]) -> int:
@@ -384,7 +385,8 @@ class Flow:
             try:
                 readable.append(_decode(document.raw, codec))
             except InvalidBSON as error:
-                unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
+                job = _decode(document.raw, self._glance.codec_options)["_id"]
+                unreadable[job] = JobDocumentError(job, "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
         return Claimed(claimed.jobs, {**claimed.unreadable, **unreadable})
 
@@ -450,7 +452,7 @@ def _due_filter(name: object, extra: Document | None) -> Document:
 
 
 def _candidate(row: Document) -> Candidate:
-    return Candidate(row["_id"], row["name"], row.get("priority"), row["nextRunAt"])
+    return Candidate(row["_id"], row["name"], row.get("priority"), row.get("nextRunAt"))
 
 
 def _first(rows: list[Candidate], limit: int) -> list[Candidate]:
