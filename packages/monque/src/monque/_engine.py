@@ -332,7 +332,7 @@ class Engine:
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
         """Settle again what was not written because the job was given another schedule meanwhile."""
-        if run.repeat_at is None or run.job.id not in settled.lost:
+        if run.job.id not in settled.lost:
             return False
         job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
         if job is None:

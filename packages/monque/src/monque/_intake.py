@@ -172,7 +172,7 @@ def _is_shallow(data: object) -> bool:
 
 
 def _children(value: Mapping[Any, object] | Iterable[object]) -> Iterable[object]:
-    return value.values() if isinstance(value, Mapping) else value
+    return cast("Mapping[Any, object]", value).values() if isinstance(value, Mapping) else value
 
 
 def _misfit(value: object, path: str, codec: CodecOptions[Any], error: Exception) -> InvalidPayloadError:

@@ -74,9 +74,7 @@ async def watch(
     pause = first_pause
     while True:
         try:
-            with pymongo.timeout(_GRACE):
-                stream = await flow.watch(names(), max_await=_MAX_AWAIT)
-            async with stream:
+            async with await _open(flow, names()) as stream:
                 yield Connected()
                 pause = first_pause
                 while True:
@@ -89,14 +87,27 @@ async def watch(
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str, Any]]:
+    """Open a stream, even when that is cancelled: the driver forgets a connection whose making is cut short."""
+    with pymongo.timeout(_GRACE):
+        opening = asyncio.ensure_future(flow.watch(names, max_await=_MAX_AWAIT))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
+
+
 async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
     # The driver's own timeout, since it also holds for what the driver does about a read that failed.
     with pymongo.timeout(_MAX_AWAIT + _GRACE):
         change = await stream.try_next()
     if change is None:
         return None
-    due = change.get("due")
-    return Hint(change.get("name"), due if isinstance(due, datetime) else None)
+    name, due = change.get("name"), change.get("due")
+    return Hint(name if isinstance(name, str) else None, due if isinstance(due, datetime) else None)
 
 
 class Wakeup:

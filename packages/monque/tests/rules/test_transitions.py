@@ -113,7 +113,7 @@ EDGES = {
     ),
     "complete one": (
         transitions.complete([A], "T"),
-        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
             "$set": {"status": "completed", "settledBy": "T"},
             "$unset": CLAIM | {"failReason": ""},
@@ -122,7 +122,7 @@ EDGES = {
     ),
     "complete several": (
         transitions.complete([A, B], "T"),
-        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T"},
+        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
             "$set": {"status": "completed", "settledBy": "T"},
             "$unset": CLAIM | {"failReason": ""},
@@ -146,7 +146,7 @@ EDGES = {
     ),
     "fail": (
         transitions.fail(A, "T", fail_count=10, reason="no"),
-        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
             "$set": {"status": "failed", "settledBy": "T", "failCount": 10, "failReason": "no"},
             "$unset": CLAIM,

@@ -15,7 +15,7 @@ from monque._store.flow import Flow, job_collection
 from monque.embedded import EmbeddedMongoDB
 from monque.testing.plugin import with_database
 
-from .support import Commands, Lab
+from .support import Commands, Lab, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -90,3 +90,11 @@ def lab(private_server: str) -> Generator[Lab]:
     with MongoClient[dict[str, Any]](private_server, tz_aware=True) as client:
         yield Lab(client, client[name], with_database(private_server, name))
         client.drop_database(name)
+
+
+@pytest.fixture
+async def proxy(monque_client: MongoClient[Document]) -> Proxy:
+    """A way to the server of `monque_database`."""
+    address = monque_client.primary or monque_client.address
+    assert address is not None
+    return Proxy(*address)

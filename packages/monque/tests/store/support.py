@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -190,3 +191,50 @@ def spoil_text(jobs: Collection[Document], job_id: ObjectId) -> None:
     found = jobs.with_options(codec_options=codec).find_one_and_delete({"_id": job_id})
     valid = bytes(cast("RawBSONDocument", found).raw)
     jobs.insert_one(cast("Any", RawBSONDocument(valid.replace(b"valid\0", b"va\xffid\0"))))
+
+
+class Proxy:
+    """A way to the server on which an answer can be lost."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._lose: bytes | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lost = 0
+
+    def lose_answer_to(self, command: str) -> None:
+        """Let the next `command` through, but cut the connection instead of passing on what the server answers."""
+        self._lose = b"\x02" + command.encode() + b"\0"
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncGenerator[int]:
+        """Serve on the port that is yielded."""
+        server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
+        asked = asyncio.Event()
+        for work in (self._ask(reader, there_writer, asked), self._answer(there_reader, writer, asked)):
+            task = asyncio.create_task(work)
+            self._tasks.add(task)
+
+    async def _ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, asked: asyncio.Event) -> None:
+        while data := await source.read(65536):
+            if self._lose is not None and self._lose in data:
+                self._lose = None
+                asked.set()
+            target.write(data)
+        target.close()
+
+    async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, asked: asyncio.Event) -> None:
+        while (data := await source.read(65536)) and not asked.is_set():
+            target.write(data)
+        self.lost += asked.is_set()
+        target.close()

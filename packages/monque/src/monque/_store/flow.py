@@ -271,7 +271,8 @@ class Flow:
             _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
         ]
         rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
-        dates = [row["nextRunAt"] for row in rows if "_id" not in row]
+        # A date beyond the year 9999 is no datetime, and nothing to wait for.
+        dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
         return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
 
     async def recover(self, changes: Sequence[Transition]) -> int:
@@ -384,7 +385,8 @@ class Flow:
             try:
                 readable.append(_decode(document.raw, codec))
             except InvalidBSON as error:
-                unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
+                job = _decode(document.raw, self._glance.codec_options)["_id"]
+                unreadable[job] = JobDocumentError(job, "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
         return Claimed(claimed.jobs, {**claimed.unreadable, **unreadable})
 
@@ -403,7 +405,7 @@ class Flow:
     async def _scan(self, names: list[str], limit: int, extra: Document | None = None) -> list[Candidate]:
         cursor = self._glance.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
         rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
-        return [_candidate(row) for row in rows]
+        return [_candidate(row, names) for row in rows]
 
     async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs of each of `names`, in one command."""
@@ -425,7 +427,7 @@ class Flow:
             for name in names
         ]
         cursor = await self._glance.aggregate(self._union(parts), hint=CLAIM)
-        return [_candidate(row) async for row in cursor]
+        return [_candidate(row, names) async for row in cursor]
 
 
 def _failure(failure: Document) -> OperationFailure:
@@ -449,8 +451,12 @@ def _due_filter(name: object, extra: Document | None) -> Document:
     return {"name": name, "status": JobStatus.PENDING.value, **transitions.DUE, **(extra or {})}
 
 
-def _candidate(row: Document) -> Candidate:
-    return Candidate(row["_id"], row["name"], row.get("priority"), row["nextRunAt"])
+def _candidate(row: Document, names: Sequence[str]) -> Candidate:
+    name = row["name"]
+    if not isinstance(name, str):
+        # A list that has one of the names in it matches, too; it is claimed to be failed with a reason.
+        name = next(wanted for wanted in names if wanted in name)
+    return Candidate(row["_id"], name, row.get("priority"), row.get("nextRunAt"))
 
 
 def _first(rows: list[Candidate], limit: int) -> list[Candidate]:
