@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from monque import Job
     from monque.events import Event
 
-# This machine's time, even if this process' clock is off.
-machine_time: Callable[[], float] = time_machine.escape_hatch.time.time
-
 _EVENTS = (
     "job:complete",
     "job:fail",
@@ -169,6 +166,12 @@ class Records:
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+def machine_time() -> float:
+    """The time of this machine, even if this process' clock is off."""
+    hatch = time_machine.escape_hatch
+    return hatch.time.time() if hatch.is_travelling() else time.time()
 
 
 def declare_workers(monque: Monque, names: list[str], records: Records | None) -> None:
