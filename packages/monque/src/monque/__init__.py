@@ -2,6 +2,8 @@
 
 from monque._intake import NewJob
 from monque._monque import Monque
+from monque._store.filters import JobFilter
+from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -19,6 +21,7 @@ from monque.errors import (
     MonqueError,
     PayloadTooLargeError,
     ShutdownTimeoutError,
+    UniqueKeyConflictError,
     WorkerRegistrationError,
 )
 from monque.events import (
@@ -45,6 +48,7 @@ from monque.options import Concurrency, Lease, Options, Polling, Retry
 __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
+    "BulkResult",
     "ChangeStreamClosedEvent",
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
@@ -65,11 +69,13 @@ __all__ = [
     "JobDocumentError",
     "JobErrorEvent",
     "JobFailEvent",
+    "JobFilter",
     "JobLostEvent",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
     "JobStatus",
+    "Jobs",
     "JobsCancelledEvent",
     "JobsDeletedEvent",
     "JobsRetriedEvent",
@@ -84,5 +90,6 @@ __all__ = [
     "Retry",
     "ShutdownTimeoutError",
     "StaleRecoveredEvent",
+    "UniqueKeyConflictError",
     "WorkerRegistrationError",
 ]

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
+from pymongo.errors import InvalidURI
 
-from monque.errors import ConfigurationError, ConnectionError, redact
+from monque._store.errors import driver_errors
+from monque.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
-
-    from pymongo.asynchronous.client_session import AsyncClientSession
+    from collections.abc import AsyncGenerator
 
 Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
 
 DEFAULT_DATABASE = "monque"
 URI_VARIABLE = "MONQUE_URI"
+# For saying goodbye to a server that may not be there any more.
+_CLOSING = 2.0
 
 
 def check_source(source: object) -> None:
     """Refuse what no database can be reached through."""
     if isinstance(source, str):
         if not source.startswith(("mongodb://", "mongodb+srv://")):
-            raise ConfigurationError("source", redact(source), "a URI that begins with mongodb:// or mongodb+srv://")
+            # Mistyped as it is, everything before the last @ may be a password.
+            shown = "***@" + source.rpartition("@")[2] if "@" in source else source
+            raise ConfigurationError("source", shown, "a URI that begins with mongodb:// or mongodb+srv://")
     elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient):
         raise ConfigurationError("source", source, "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None")
-
-
-@contextmanager
-def driver_errors(action: str, session: AsyncClientSession | None = None) -> Generator[None]:
-    """Turn the driver's errors into ours; those in a session stay, since `with_transaction` goes by their labels."""
-    try:
-        yield
-    except PyMongoError as error:
-        if session is not None:
-            raise
-        raise ConnectionError(f"cannot {action}: {error}") from error
 
 
 @asynccontextmanager
@@ -64,11 +57,15 @@ async def open_database(source: Source) -> AsyncGenerator[AsyncDatabase[Any]]:
 async def _client(uri: str) -> AsyncGenerator[AsyncMongoClient[dict[str, Any]]]:
     check_source(uri)
     with driver_errors("use this URI"):
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(uri, **_settings(uri))
+        try:
+            client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(uri, **_settings(uri))
+        except ValueError as error:  # the driver's parser raises some of its own, some of Python's
+            raise InvalidURI(str(error)) from error
     try:
         yield client
     finally:
-        await client.close()
+        with pymongo.timeout(_CLOSING):
+            await client.close()
 
 
 # A newcomer with a wrong port should not wait for the driver's 30 s.

@@ -23,7 +23,7 @@ from monque._store.flow import OLDEST_LEASES, Settled
 from monque._timetable import Timetable
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
-from monque.errors import ShutdownTimeoutError
+from monque.errors import MonqueError, ShutdownTimeoutError
 from monque.options import seconds
 from monque.outcome import COMPLETED, RELEASED, Completed, Failed
 
@@ -144,14 +144,14 @@ class Engine:
             and self._keeper.is_healthy()
         )
 
-    def notice(self, jobs: Iterable[tuple[str, datetime]]) -> None:
-        """There may be jobs of these names, due at these times."""
+    def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
+        """There may be jobs of these names (None: of any), due at these times."""
         now = self._clock.now()
         for name, due in jobs:
-            if name not in self._workers:
+            if name is not None and name not in self._workers:
                 continue
             if due <= now:
-                self._agenda.open([name])
+                self._agenda.open(self._workers.names() if name is None else [name])
             else:
                 self._times.expect(due)
         self._signal.set()
@@ -201,9 +201,7 @@ class Engine:
             self._times.hasten()
             self._signal.set()
         else:
-            names = self._workers.names() if hint.name is None else [hint.name]
-            due = hint.due or self._clock.now()
-            self.notice((name, due) for name in names)
+            self.notice([(hint.name, hint.due or self._clock.now())])
 
     async def _ask(self, question: Awaitable[T]) -> T:
         """Await the database, but not for ever: a connection that says nothing is as good as cut."""
@@ -227,6 +225,8 @@ class Engine:
     # --- claiming ---------------------------------------------------------------------------------------------------
 
     async def _claim(self, wanted: dict[str, int], limit: int) -> None:
+        if not self._keeper.is_healthy():
+            raise MonqueError("leases cannot be renewed; no jobs are claimed until they can")
         self._agenda.close(wanted)
         sighting = await self._ask(self._flow.look(wanted, limit))
         chosen = self._agenda.choose(wanted, limit, sighting)
@@ -348,7 +348,7 @@ class Engine:
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
         """Settle again what was not written because the job was given another schedule meanwhile."""
-        if run.repeat_at is None or run.job.id not in settled.lost:
+        if run.job.id not in settled.lost:
             return False
         job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
         if job is None:
@@ -390,8 +390,9 @@ class Engine:
             timeout=self._lease,
             max_attempts=self._options.retry.max_retries,
         )
-        self._times.surveyed(survey.next_due, recovery.next_expiry)
         await self._recover(recovery)
+        # Only now: should the recovery fail, it is tried again at once and not at the next poll.
+        self._times.surveyed(survey.next_due, recovery.next_expiry)
         if (recovery.requeue or recovery.fail) and len(survey.leases) == OLDEST_LEASES:
             self._times.unknown = True
 

@@ -11,16 +11,20 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+import pymongo
+
 from monque import logs
 from monque._clock import ServerClock
-from monque._connection import Source, check_source, driver_errors, open_database
+from monque._connection import Source, check_source, open_database
 from monque._cron import Cron
 from monque._engine import Engine
 from monque._intake import NewJob, as_new_job
 from monque._producer import Producer
 from monque._store import indexes
+from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
-from monque._upkeep import repeatedly
+from monque._store.jobs import Jobs
+from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options
@@ -40,17 +44,20 @@ if TYPE_CHECKING:
 H = TypeVar("H", bound=Handler)
 
 _CLOCK_INTERVAL = 30.0
+# The next reading is another chance, and whoever closes should not wait for a dead connection.
+_CLOCK_PATIENCE = 5.0
 
 
 class _Connected:
     """What there is between `initialize()` and `close()`."""
 
-    def __init__(self, database: AsyncDatabase[Any], options: Options) -> None:
+    def __init__(self, database: AsyncDatabase[Any], options: Options, events: Events) -> None:
         self.client = database.client
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
         self.producer = Producer(self.flow, self.clock, options)
+        self.jobs = Jobs(self.collection, self.clock, events, self.notice)
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
 
@@ -62,6 +69,17 @@ class _Connected:
             said: datetime = answer["localTime"]
             answers.append((said if said.tzinfo else said.replace(tzinfo=UTC), time.monotonic()))
         self.clock.observe(*answers)
+
+    async def keep_clock(self) -> None:
+        """The same, but not at any price."""
+        with pymongo.timeout(_CLOCK_PATIENCE):
+            await self.read_clock()
+
+    def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
+        """There may be jobs of these names (None: of any), due at these times."""
+        # The change stream would say so, too, but not as soon, and not everywhere.
+        if self.engine is not None:
+            self.engine.notice(jobs)
 
 
 class Monque:
@@ -136,12 +154,12 @@ class Monque:
 
     async def _open(self, stack: AsyncExitStack) -> _Connected:
         database = await stack.enter_async_context(open_database(self._source))
-        connected = _Connected(database, self._options)
+        connected = _Connected(database, self._options, self._events)
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
                 await indexes.create(connected.collection)
-        await stack.enter_async_context(repeatedly(connected.read_clock, every=_CLOCK_INTERVAL, events=self._events))
+        await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
         stack.push_async_callback(connected.producer.flush)
         return connected
 
@@ -196,7 +214,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("enqueue the job", session):
             job = await connected.producer.enqueue(request, session)
-        self._notice(connected, [job])
+        connected.notice([(job.name, job.next_run_at)])
         return job
 
     async def now(self, name: str, data: Any = None) -> Job[Any]:  # noqa: ANN401  whatever BSON can hold
@@ -248,7 +266,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, NewJob(name=name, data=data, unique_key=unique_key), session)
-        self._notice(connected, [job])
+        connected.notice([(job.name, job.next_run_at)])
         return job
 
     async def enqueue_many(
@@ -283,13 +301,29 @@ class Monque:
         connected = self._connection()
         with driver_errors("enqueue the jobs", session):
             made = await connected.producer.enqueue_many(requests, session)
-        self._notice(connected, made)
+        connected.notice({(job.name, job.next_run_at) for job in made})
         return made
 
-    def _notice(self, connected: _Connected, jobs: Iterable[Job[Any]]) -> None:
-        # The change stream would say so, too, but not as soon, and not everywhere.
-        if connected.engine is not None:
-            connected.engine.notice({(job.name, job.next_run_at) for job in jobs})
+    # --- managing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs in the collection: get one, cancel, retry, reschedule and delete one or many.
+
+        Raises:
+            ConnectionError: Not connected yet.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         enqueued = await monque.enqueue("send-email", {"to": "a@b.c"}, delay=60)
+            ...         job = await monque.jobs.cancel(enqueued.id)
+            ...         print(job and job.status)
+            >>> asyncio.run(main())
+            cancelled
+        """
+        return self._connection().jobs
 
     # --- working ----------------------------------------------------------------------------------------------------
 
@@ -356,7 +390,7 @@ class Monque:
             engine, work = connected.engine, connected.work
             engine.stop()
             try:
-                await _outlast(work)
+                await outlast(work)
             finally:
                 # Whoever waited for the same end, too, may have started anew by now.
                 if connected.work is work:
@@ -442,16 +476,3 @@ class Monque:
     def off(self) -> Subscribe:
         """Call a listener no more."""
         return self._events.off
-
-
-async def _outlast(work: asyncio.Task[None]) -> None:
-    """Wait for `work` to end, even when the waiting is cancelled: what it opened must not outlive it."""
-    cancelled = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    work.result()

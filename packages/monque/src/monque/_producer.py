@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pymongo.errors import OperationFailure
+import pymongo
 
 from monque._batching import Batcher
 from monque._intake import NewJob, new_job, recurring_job
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from monque.options import Options
 
 _LARGEST_INSERT = 1000
+# Those who enqueue meanwhile wait behind an insert, so that none may take for ever.
+_LONGEST_INSERT = 30.0
 
 
 class _Insert:
@@ -66,9 +68,9 @@ class Producer:
             return await self._flow.insert_in(self._check_session(session), jobs)
         stored = await asyncio.shield(self._flow.insert(jobs))
         for job in stored:
-            if isinstance(job, OperationFailure):
+            if isinstance(job, Exception):
                 raise job
-        return [job for job in stored if not isinstance(job, OperationFailure)]
+        return [job for job in stored if not isinstance(job, Exception)]
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
@@ -105,7 +107,8 @@ class Producer:
 
     async def _insert(self, inserts: list[_Insert]) -> None:
         try:
-            stored = await self._flow.insert([insert.job for insert in inserts])
+            with pymongo.timeout(_LONGEST_INSERT):
+                stored = await self._flow.insert([insert.job for insert in inserts])
         except Exception as error:  # noqa: BLE001  whatever it is, the callers have to know
             for insert in inserts:
                 insert.resolve(error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo.errors import OperationFailure
 
 from monque.events import (
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _MAX_AWAIT = 60.0
 # A read that takes this much longer hangs on a dead connection.
 _GRACE = 15.0
+# A server that does not confirm the end of a stream will forget it by itself.
+_CLOSING = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -86,7 +89,8 @@ async def watch(
 
 async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str, Any]]:
     """Open a stream, even when that is cancelled: the driver forgets a connection whose making is cut short."""
-    opening = asyncio.ensure_future(flow.watch(names, max_await=_MAX_AWAIT))
+    with pymongo.timeout(_GRACE):
+        opening = asyncio.ensure_future(flow.watch(names, max_await=_MAX_AWAIT))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -97,7 +101,8 @@ async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str,
 
 
 async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
-    async with asyncio.timeout(_MAX_AWAIT + _GRACE):
+    # The driver's own timeout, since it also holds for what the driver does about a read that failed.
+    with pymongo.timeout(_MAX_AWAIT + _GRACE):
         change = await stream.try_next()
     if change is None:
         return None
@@ -128,10 +133,10 @@ class Wakeup:
             yield
         finally:
             self._leaving = True
-            for task in self._following:
-                task.cancel()
-            if self._following:
-                await asyncio.wait(self._following)
+            while self._following:
+                for task in self._following:
+                    task.cancel()
+                await asyncio.wait(self._following, timeout=_CLOSING)
             if self.streaming:
                 self._events.emit(ChangeStreamClosedEvent, "stopped")
 

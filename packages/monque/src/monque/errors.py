@@ -5,7 +5,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     MonqueError
     ├── ConfigurationError        an option makes no sense, or two of them contradict each other
     ├── InvalidArgumentError      an argument of a call makes no sense
-    │   ├── InvalidJobIdentifierError   a job name or unique key
+    │   ├── InvalidJobIdentifierError   a job name, unique key or job id
     │   ├── InvalidCronError            a cron expression
     │   ├── InvalidPayloadError         `data` that BSON cannot hold
     │   ├── PayloadTooLargeError        `data` that is too big
@@ -14,6 +14,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── ConnectionError           the database cannot be reached or refuses to work
     ├── JobDocumentError          a stored document that is not a job
     ├── JobStateError             the job is in a state that does not allow this
+    ├── UniqueKeyConflictError    the job's unique key belongs to another one by now
     ├── ShutdownTimeoutError      handlers that were still running when time was up
     ├── AggregationTimeoutError   a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
@@ -51,15 +52,26 @@ __all__ = [
     "MonqueError",
     "PayloadTooLargeError",
     "ShutdownTimeoutError",
+    "UniqueKeyConflictError",
     "WorkerRegistrationError",
 ]
 
-_CREDENTIALS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)[^\s]*@")
+_CREDENTIALS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)[^\s]*@", re.IGNORECASE)
+_LONGEST_VALUE = 500
 
 
 def redact(text: str) -> str:
     """Blank the user name and password of every MongoDB URI in `text`."""
     return _CREDENTIALS.sub(r"\g<scheme>***@", text)
+
+
+def _shown(value: object) -> str:
+    """How a value appears in a message; not every object can be shown, and some are too long to be."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  what it raises is not what the message is about
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
 class MonqueError(Exception):
@@ -75,7 +87,7 @@ class ConfigurationError(MonqueError, ValueError):
     """
 
     def __init__(self, option: str, value: object, expected: str) -> None:
-        super().__init__(f"option {option}: expected {expected}, got {value!r}")
+        super().__init__(f"option {option}: expected {expected}, got {_shown(value)}")
         self.option = option
         self.value = value
 
@@ -89,16 +101,16 @@ class InvalidArgumentError(MonqueError, ValueError):
     """
 
     def __init__(self, argument: str, value: object, expected: str) -> None:
-        super().__init__(f"{argument}: expected {expected}, got {value!r}")
+        super().__init__(f"{argument}: expected {expected}, got {_shown(value)}")
         self.argument = argument
         self.value = value
 
 
 class InvalidJobIdentifierError(InvalidArgumentError):
-    """A job name or a unique key is not acceptable.
+    """A job name, a unique key or a job id is not acceptable.
 
     Attributes:
-        field: `"name"` or `"unique_key"`.
+        field: `"name"`, `"unique_key"` or `"job_id"`.
         value: What was given.
     """
 
@@ -204,6 +216,25 @@ class JobStateError(MonqueError):
         self.job_id = job_id
         self.current_status = current_status
         self.action = action
+
+
+class UniqueKeyConflictError(MonqueError):
+    """The job cannot be pending again: another one with its name and unique key is pending or processing.
+
+    Attributes:
+        job_id: The job's id.
+        job_name: Its name.
+        unique_key: Its unique key.
+    """
+
+    def __init__(self, job_id: object, job_name: str, unique_key: str) -> None:
+        super().__init__(
+            f"cannot retry job {job_id}: another {job_name!r} with the unique key {unique_key!r} is pending or "
+            "processing; wait for that one, or cancel it first"
+        )
+        self.job_id = job_id
+        self.job_name = job_name
+        self.unique_key = unique_key
 
 
 class ShutdownTimeoutError(MonqueError):

@@ -12,10 +12,11 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
+from monque._store.errors import is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, CLAIM_ORDER, UNIQUE
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
@@ -36,8 +37,8 @@ Document = dict[str, Any]
 
 OLDEST_LEASES = 100
 
-_TYPE_MISMATCH = 14
-_DUPLICATE_KEY = 11000
+# What the server says when `attempts` is no number, or too large a one.
+_UNCOUNTABLE = (14, 2)
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
 _LEASE_FIELDS: Document = dict.fromkeys(
@@ -170,20 +171,21 @@ class Flow:
         """Where the jobs are."""
         return self._jobs
 
-    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | OperationFailure]:
+    async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | Exception]:
         """Store new jobs. In place of one whose unique key is taken comes the job that has it.
 
-        In place of one that the server refuses, by a validation rule of the collection for instance, comes its error.
+        In place of one that the server refuses, by a validation rule of the collection for instance, comes its error;
+        so it does if what has the key cannot be read as a job.
         """
         first: dict[object, Job[Any]] = {}
         for job in jobs:
             first.setdefault(_identity(job), job)
-        stored: dict[object, Job[Any] | OperationFailure] = {}
+        stored: dict[object, Job[Any] | Exception] = {}
         while waiting := {key: job for key, job in first.items() if key not in stored}:
             refused = await self._insert(list(waiting.values()))
-            taken = [waiting[key] for key, error in refused.items() if error.code == _DUPLICATE_KEY]
+            taken = [waiting[key] for key, error in refused.items() if is_key_taken(error.details)]
             stored.update((key, job) for key, job in waiting.items() if key not in refused)
-            stored.update((key, error) for key, error in refused.items() if error.code != _DUPLICATE_KEY)
+            stored.update((key, error) for key, error in refused.items() if not is_key_taken(error.details))
             # The holder of a key may have ended between the two: then the key is free again, and the job waits on.
             stored.update(await self._holders(taken))
         return [stored[_identity(job)] for job in jobs]
@@ -269,8 +271,8 @@ class Flow:
             _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
         ]
         rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
-        # A date beyond Python's calendar is no `datetime`, and nothing to wait for.
-        dates = [row["nextRunAt"] for row in rows if isinstance(row.get("nextRunAt"), datetime) and "_id" not in row]
+        # A date beyond the year 9999 is no datetime, and nothing to wait for.
+        dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
         return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
 
     async def recover(self, changes: Sequence[Transition]) -> int:
@@ -314,26 +316,40 @@ class Flow:
             return {_identity(jobs[int(failure["index"])]): _failure(failure) for failure in failures}
         return {}
 
-    async def _holders(self, taken: Sequence[Job[Any]]) -> dict[object, Job[Any]]:
+    async def _holders(self, taken: Sequence[Job[Any]]) -> dict[object, Job[Any] | Exception]:
         """The pending or processing jobs that have the unique keys of `taken`."""
         if not taken:
             return {}
         names, keys = list({job.name for job in taken}), list({job.unique_key for job in taken})
         query = {"name": {"$in": names}, "uniqueKey": {"$in": keys}, "status": {"$in": ACTIVE}}
-        found = [from_document(document) async for document in self._jobs.find(query, hint=UNIQUE)]
         wanted = {_identity(job) for job in taken}
-        return {identity: job for job in found if (identity := _identity(job)) in wanted}
+        holders: dict[object, Job[Any] | Exception] = {}
+        async for document in self._glance.find(query, hint=UNIQUE):
+            identity = document["name"], document["uniqueKey"]
+            if identity in wanted:
+                try:
+                    holders[identity] = from_document(document)
+                except JobDocumentError as error:
+                    holders[identity] = error
+        return holders
 
     async def _upsert(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
         query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
-        document = await self._jobs.find_one_and_update(
-            query,
-            {"$setOnInsert": to_document(job)},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-            session=session,
-        )
-        return from_document(cast("Document", document))  # an upsert leaves one behind
+        while True:
+            try:
+                document = await self._jobs.find_one_and_update(
+                    query,
+                    {"$setOnInsert": to_document(job)},
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                    session=session,
+                )
+            except DuplicateKeyError as error:
+                # Somebody else was quicker. In a transaction this cannot be: that would be a conflict, and end it.
+                if session.in_transaction or not is_key_taken(error.details):
+                    raise
+            else:
+                return from_document(cast("Document", document))  # an upsert leaves one behind
 
     def _union(self, parts: list[list[Document]]) -> list[Document]:
         first, *others = parts
@@ -349,7 +365,7 @@ class Flow:
         try:
             await self._jobs.update_many(claim.filter, claim.update)
         except OperationFailure as error:
-            if error.code != _TYPE_MISMATCH:
+            if error.code not in _UNCOUNTABLE:
                 raise
         else:
             return
@@ -369,7 +385,8 @@ class Flow:
             try:
                 readable.append(_decode(document.raw, codec))
             except InvalidBSON as error:
-                unreadable[document["_id"]] = JobDocumentError(document["_id"], "?", f"cannot be decoded: {error}")
+                job = _decode(document.raw, self._glance.codec_options)["_id"]
+                unreadable[job] = JobDocumentError(job, "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
         return Claimed(claimed.jobs, {**claimed.unreadable, **unreadable})
 

@@ -1,9 +1,10 @@
-"""The indexes, few and lean: all are partial, so that a job is in none of them once it is settled.
+"""The indexes, few and lean: all are partial, so that a settled job is in no index but its own.
 
 monque_claim    which job is next, by name
 monque_due      when the next prioritised job is due; for normal ones monque_claim serves
 monque_lease    whose lease ran out
 monque_unique   one pending or processing job per name and unique key
+monque_settled  what has ended, for people: written once, when a job is settled
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ CLAIM = "monque_claim"
 DUE = "monque_due"
 LEASE = "monque_lease"
 UNIQUE = "monque_unique"
+SETTLED = "monque_settled"
 
+UNIQUE_FIELDS = ["name", "uniqueKey"]
 # Highest priority first, absent (normal) after the negative ones: see `Flow.look` for what follows from that.
 CLAIM_ORDER = [("priority", DESCENDING), ("nextRunAt", ASCENDING), ("_id", ASCENDING)]
 ACTIVE = [JobStatus.PENDING.value, JobStatus.PROCESSING.value]
+ENDED = [JobStatus.COMPLETED.value, JobStatus.FAILED.value, JobStatus.CANCELLED.value]
 
 
 def models() -> list[IndexModel]:
@@ -44,10 +48,15 @@ def models() -> list[IndexModel]:
             partialFilterExpression={"status": JobStatus.PROCESSING.value},
         ),
         IndexModel(
-            [("name", ASCENDING), ("uniqueKey", ASCENDING)],
+            [(field, ASCENDING) for field in UNIQUE_FIELDS],
             name=UNIQUE,
             unique=True,
             partialFilterExpression={"uniqueKey": {"$exists": True}, "status": {"$in": ACTIVE}},
+        ),
+        IndexModel(
+            [("status", ASCENDING), ("name", ASCENDING), ("updatedAt", ASCENDING)],
+            name=SETTLED,
+            partialFilterExpression={"status": {"$in": ENDED}},
         ),
     ]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from monque._connection import driver_errors, open_database
+from monque._connection import open_database
+from monque._store.errors import driver_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from monque import JobStatus
-from monque._connection import driver_errors
+from monque._store.errors import driver_errors
 from monque.cli._paths import shown
 
 if TYPE_CHECKING:

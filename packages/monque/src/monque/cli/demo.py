@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monque import Concurrency, JobStatus, Monque, Options, Polling, Retry
-from monque._connection import driver_errors
+from monque._store.errors import driver_errors
 from monque._upkeep import happens_within
 from monque.cli._analysis import find_files
 from monque.cli._analyst import Analyst
