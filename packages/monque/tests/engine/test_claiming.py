@@ -65,7 +65,7 @@ async def test_while_it_runs_a_job_says_who_holds_it(bench: Bench) -> None:
 
 async def test_the_order_is_priority_then_time_then_id(bench: Bench) -> None:
     past = bench.now() - timedelta(hours=1)
-    wanted = [
+    wanted: list[dict[str, Any]] = [
         {"priority": 5, "nextRunAt": past + timedelta(minutes=3)},
         {"nextRunAt": past},
         {"nextRunAt": past + timedelta(minutes=1)},
@@ -193,7 +193,8 @@ async def test_a_replaced_worker_takes_its_own_limit_along(bench: Bench) -> None
     assert narrow.most == 1
 
 
-async def test_a_handler_that_cancels_itself_has_failed(bench: Bench) -> None:
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_handler_that_cancels_itself_has_failed(bench: Bench, waits: bool) -> None:
     monque = bench.monque(retry=Retry(max_retries=2, base=0.01))
     record = Record(monque)
 
@@ -202,7 +203,9 @@ async def test_a_handler_that_cancels_itself_has_failed(bench: Bench) -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
-        await asyncio.sleep(0)
+        if waits:
+            await asyncio.sleep(0)
+        raise ValueError
 
     async with working(monque):
         job = await monque.enqueue("odd")

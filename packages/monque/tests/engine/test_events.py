@@ -166,7 +166,7 @@ async def test_runs_are_logged_where_the_level_asks_for_it(bench: Bench, caplog:
 async def test_a_listener_that_is_slow_delays_but_loses_no_event(bench: Bench) -> None:
     monque = bench.monque()
     record = Record(monque)
-    monque.on("job:start", lambda event: time.sleep(0.01))
+    monque.on("job:start", lambda _: time.sleep(0.01))
     monque.worker("greet", _open_gate())
     async with working(monque):
         await monque.enqueue_many([("greet", None)] * 10)

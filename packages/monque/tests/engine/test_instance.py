@@ -53,6 +53,10 @@ async def test_without_a_connection_every_call_says_what_to_do(bench: Bench) -> 
     ):
         with pytest.raises(ConnectionError, match="initialize"):
             await call()
+    with pytest.raises(ConnectionError, match="initialize"):
+        await monque.jobs.get("0" * 24)
+    async with monque:
+        assert await monque.jobs.get("0" * 24) is None
 
 
 async def test_starting_twice_starts_once(bench: Bench) -> None:
@@ -132,12 +136,15 @@ async def test_a_job_in_a_transaction_exists_once_it_commits(bench: Bench) -> No
 
 
 async def test_errors_in_a_transaction_stay_those_of_the_driver(lab: Lab) -> None:
-    async with AsyncMongoClient[dict[str, Any]](lab.uri) as client, Monque(client) as monque:
-        async with client.start_session() as session:
-            await session.start_transaction()
-            with lab.failing("insert", times=1, errorCode=251), pytest.raises(OperationFailure):
-                await monque.enqueue("a", session=session)
-            await session.abort_transaction()
+    async with (
+        AsyncMongoClient[dict[str, Any]](lab.uri) as client,
+        Monque(client) as monque,
+        client.start_session() as session,
+    ):
+        await session.start_transaction()
+        with lab.failing("insert", times=1, errorCode=251), pytest.raises(OperationFailure):
+            await monque.enqueue("a", session=session)
+        await session.abort_transaction()
 
 
 async def test_a_write_that_is_not_acknowledged_is_told(lab: Lab) -> None:

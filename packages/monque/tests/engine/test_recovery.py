@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bson import DatetimeMS
 
-from monque import Job, JobCompleteEvent, JobErrorEvent, JobFailEvent, Polling, Retry, StaleRecoveredEvent
+from monque import Job, JobCompleteEvent, JobFailEvent, Polling, Retry, StaleRecoveredEvent
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, program, working

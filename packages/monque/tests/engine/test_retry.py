@@ -97,3 +97,22 @@ async def test_a_reason_is_bounded_and_fit_for_the_database(bench: Bench) -> Non
         job = await monque.enqueue("fails")
         await eventually(record.has(JobFailEvent))
     assert len(bench.find(job)["failReason"]) <= 2000
+
+
+class _UnspeakableError(Exception):
+    def __str__(self) -> str:  # type: ignore[explicit-override]
+        raise RuntimeError("no words")
+
+
+async def test_an_error_that_cannot_be_worded_is_a_failure_all_the_same(bench: Bench) -> None:
+    monque = bench.monque()
+    record = Record(monque)
+
+    @monque.worker("fails")
+    async def fails(job: Job[Any]) -> None:
+        raise _UnspeakableError
+
+    async with working(monque):
+        job = await monque.enqueue("fails")
+        await eventually(record.has(JobFailEvent))
+    assert bench.find(job)["failReason"].startswith("_UnspeakableError")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +100,31 @@ async def test_a_run_whose_job_is_claimed_again_before_its_outcome_is_written_is
     assert [event.job.claim_token for event in record.of(JobLostEvent)] == [gates["first"].started[0].claim_token]
 
 
+async def test_a_run_whose_job_is_claimed_again_while_its_outcome_is_on_its_way_is_lost(lab: Lab) -> None:
+    monque = lab.monque(polling=NO_POLLS)
+    record = Record(monque)
+    first, second = Gate(), Gate()
+
+    @monque.worker("slow", concurrency=2)
+    async def slow(job: Job[Any]) -> None:
+        await (first if job.attempts == 1 else second)(job)
+
+    async with working(monque):
+        job = await monque.enqueue("slow")
+        await first.reached()
+        with lab.failing("update", times=1, blockConnection=True, blockTimeMS=1500):
+            first.open()
+            await eventually(lambda: lab.is_doing("update"))
+            lab.steal(job)
+            await second.reached()
+        await eventually(record.has(JobLostEvent))
+        assert lab.find(job)["claimToken"] == second.started[0].claim_token
+        second.open()
+        await eventually(record.has(JobCompleteEvent))
+    assert [event.job.claim_token for event in record.of(JobLostEvent)] == [first.started[0].claim_token]
+    assert [event.job.claim_token for event in record.of(JobCompleteEvent)] == [second.started[0].claim_token]
+
+
 async def test_an_outcome_that_the_server_refuses_for_good_is_reported_with_its_job(lab: Lab) -> None:
     lab.insert("other")
     lab.database.command("collMod", "monque_jobs", validator={"status": {"$ne": "completed"}})
@@ -141,5 +165,4 @@ async def test_nothing_waits_once_all_outcomes_are_written(bench: Bench) -> None
     async with working(monque):
         await monque.enqueue("greet")
         await eventually(lambda: bench.statuses() == {"completed": 1})
-        await asyncio.sleep(0)
-        assert "Batcher._run" not in our_tasks()
+        await eventually(lambda: "Batcher._run" not in our_tasks())

@@ -405,6 +405,24 @@ async def test_a_second_signal_cuts_the_stop_short(bench: Bench, run_program: Po
     assert (document["status"], document["attempts"]) == ("pending", 0)
 
 
+async def test_a_signal_while_listeners_finish_changes_nothing(bench: Bench) -> None:
+    monque = bench.monque()
+    runs, told = Gate(), Gate()
+    runs.open()
+    monque.worker("greet", runs)
+    monque.on("job:complete", lambda event: told(event.job))
+    bench.insert("greet")
+    running = asyncio.create_task(monque.run())
+    await told.reached()
+    signal.raise_signal(signal.SIGTERM)
+    await eventually(lambda: our_tasks().count("Engine.run") == 0)
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    told.open()
+    await running
+
+
 async def test_run_connects_where_needed_and_ends_with_a_stop(bench: Bench) -> None:
     monque = bench.monque()
     runs = Gate()

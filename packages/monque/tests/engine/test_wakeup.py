@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo.errors import PyMongoError
 
 from monque import (
-    ChangeStreamClosedEvent,
     ChangeStreamConnectedEvent,
     ChangeStreamErrorEvent,
     ChangeStreamFallbackEvent,
@@ -20,7 +20,7 @@ from monque import (
 from monque import _wakeup as wakeup_module
 from monque.testing import eventually
 
-from .support import NO_POLLS, Gate, Proxy, Record, working
+from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,13 +134,12 @@ async def test_a_stream_that_the_server_ends_is_reported_and_replaced(lab: Lab, 
         await eventually(lambda: len(record.of(ChangeStreamConnectedEvent)) == 2)
         await producer.enqueue("greet")
         await runs.reached(1)
-    kinds = [type(event) for event in record.events if type(event).__name__.startswith("ChangeStream")]
-    assert kinds == [
-        ChangeStreamConnectedEvent,
-        ChangeStreamErrorEvent,
-        ChangeStreamFallbackEvent,
-        ChangeStreamConnectedEvent,
-        ChangeStreamClosedEvent,
+    assert [event.name for event in record.events if event.name.startswith("changestream:")] == [
+        "changestream:connected",
+        "changestream:error",
+        "changestream:fallback",
+        "changestream:connected",
+        "changestream:closed",
     ]
     assert record.of(ChangeStreamFallbackEvent)[0].reason
 
@@ -183,7 +182,24 @@ async def test_a_stream_that_dies_silently_delays_nothing_beyond_a_poll_and_is_r
             await eventually(record.has(ChangeStreamErrorEvent))
             proxy.mute_streams = False
             await eventually(lambda: len(record.of(ChangeStreamConnectedEvent)) == 2, timeout=30)
-    assert isinstance(record.of(ChangeStreamErrorEvent)[0].error, TimeoutError)
+    (broken, *_) = record.of(ChangeStreamErrorEvent)
+    assert isinstance(broken.error, PyMongoError)
+    assert broken.error.timeout
+
+
+@pytest.mark.parametrize("how", [{}, {"errorCode": 40573}], ids=["opens", "fails"])
+async def test_a_stop_waits_for_a_stream_that_is_being_opened(lab: Lab, how: dict[str, Any]) -> None:
+    monque = lab.monque(polling=NO_POLLS)
+    record = Record(monque)
+    monque.worker("greet", _open_gate())
+    async with monque:
+        with lab.failing("aggregate", blockConnection=True, blockTimeMS=500, **how):
+            await monque.start()
+            await eventually(lambda: lab.is_doing("aggregate"))
+            await monque.stop()
+        assert not lab.streams()
+        assert our_tasks() == ["_repeat"]
+    assert not record.of(ChangeStreamConnectedEvent)
 
 
 async def test_a_quiet_stream_stays_open(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
