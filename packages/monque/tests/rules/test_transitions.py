@@ -37,14 +37,17 @@ RECURRING = Job(
     updated_at=LATER,
     repeat_interval="0 9 * * *",
 )
+ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
     "_id": A,
     "status": "processing",
     "claimToken": "T",
     "lastHeartbeat": LATER,
-    "lockedAt": {"$exists": False},
+    "lockedAt": ABSENT,
 }
+# Where what becomes of the job follows from its schedule.
+UNSCHEDULED = {"repeatInterval": ABSENT, "timezone": ABSENT}
 EDGES = {
     "repeat": (
         transitions.repeat(RECURRING, "T", next_run_at=LATER),
@@ -71,12 +74,12 @@ EDGES = {
     ),
     "recover for good": (
         transitions.recover(SEEN, failed_because="gone"),
-        STALE,
+        STALE | UNSCHEDULED,
         {"$set": {"status": "failed", "failReason": "gone"}, "$unset": CLAIM, "$currentDate": TOUCHED},
     ),
     "recover_recurring": (
         transitions.recover_recurring(SEEN, next_run_at=LATER, failed_because="gone"),
-        STALE,
+        STALE | UNSCHEDULED,
         {
             "$set": {"status": "pending", "failReason": "gone", "nextRunAt": LATER, "failCount": 0},
             "$unset": CLAIM | {"attempts": ""},
