@@ -37,15 +37,17 @@ RECURRING = Job(
     updated_at=LATER,
     repeat_interval="0 9 * * *",
 )
+ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
     "_id": A,
     "status": "processing",
     "claimToken": "T",
     "lastHeartbeat": LATER,
-    "lockedAt": {"$exists": False},
+    "lockedAt": ABSENT,
 }
-UNSCHEDULED = {"repeatInterval": {"$exists": False}, "timezone": {"$exists": False}}
+# Where what becomes of the job follows from its schedule.
+UNSCHEDULED = {"repeatInterval": ABSENT, "timezone": ABSENT}
 EDGES = {
     "repeat": (
         transitions.repeat(RECURRING, "T", next_run_at=LATER),
