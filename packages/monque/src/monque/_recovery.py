@@ -71,6 +71,8 @@ _LONGEST_LEASE = 86_400.0
 
 def _attempts(lease: Lease) -> int:
     attempts = lease.get("attempts")
+    if isinstance(attempts, float) and attempts.is_integer():
+        return int(attempts)
     return attempts if isinstance(attempts, int) else 0
 
 
