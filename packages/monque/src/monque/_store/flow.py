@@ -239,19 +239,13 @@ class Flow:
 
     async def settle(self, changes: Sequence[Transition]) -> Settled:
         """Write outcomes, in one command. Repeating it after an error is safe, whether or not it was applied."""
-        operations = [
-            (UpdateOne if len(change.jobs) == 1 else UpdateMany)(change.filter, change.update) for change in changes
-        ]
-        refused: dict[ObjectId, Exception] = {}
-        try:
-            result = await self._jobs.bulk_write(operations, ordered=False)
-            matched = result.matched_count
-        except BulkWriteError as error:
-            if error.details["writeConcernErrors"]:
-                raise
-            matched = error.details["nMatched"]
-            for failure in error.details["writeErrors"]:
-                refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
+        matched, refused = await self._write(changes)
+        groups = [change for change in changes if len(change.jobs) > 1 and change.jobs[0] in refused]
+        if groups:
+            # The server stops at the document it refuses; the others of its group are written one by one.
+            for change in groups:
+                refused = {job: error for job, error in refused.items() if job not in change.jobs}
+            refused |= (await self._write([alone for change in groups for alone in transitions.apart(change)]))[1]
         if matched == sum(len(change.jobs) for change in changes):
             return Settled(set(), refused)
         return Settled(await self._lost(changes) - refused.keys(), refused)
@@ -353,6 +347,21 @@ class Flow:
     def _union(self, parts: list[list[Document]]) -> list[Document]:
         first, *others = parts
         return first + [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in others]
+
+    async def _write(self, changes: Sequence[Transition]) -> tuple[int, dict[ObjectId, Exception]]:
+        """Make changes: how many jobs they found, and the jobs of those that the server refused, with the reason."""
+        operations = [
+            (UpdateOne if len(change.jobs) == 1 else UpdateMany)(change.filter, change.update) for change in changes
+        ]
+        try:
+            return (await self._jobs.bulk_write(operations, ordered=False)).matched_count, {}
+        except BulkWriteError as error:
+            if error.details["writeConcernErrors"]:
+                raise
+            refused: dict[ObjectId, Exception] = {}
+            for failure in error.details["writeErrors"]:
+                refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
+            return error.details["nMatched"], refused
 
     async def _lost(self, changes: Sequence[Transition]) -> set[ObjectId]:
         """Those of the jobs in `changes` whose outcome is not the one that is written."""
