@@ -15,6 +15,9 @@ collect_ignore = [
     f"packages/monque/src/monque/{package}" for needs, package in _OPTIONAL.items() if find_spec(needs) is None
 ]
 
+# Programs that import what they share as programs do; they are run by the tests beside them.
+collect_ignore_glob = ["benchmarks/[!t]*.py"]
+
 
 @pytest.fixture
 def monque_environment(monque_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class Batcher(Generic[T]):
         """Queue `item` for the next group."""
         self._waiting.append(item)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            # In a context of its own: what holds for whoever adds the first item, a time limit of the driver for
+            # instance, is nothing to those who add the next.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def flush(self) -> None:
         """Wait until everything added so far, and meanwhile, is written."""

@@ -6,11 +6,13 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import InvalidURI
 
 from monque._store.errors import driver_errors
-from monque.errors import ConfigurationError, redact
+from monque.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -19,13 +21,17 @@ Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
 
 DEFAULT_DATABASE = "monque"
 URI_VARIABLE = "MONQUE_URI"
+# For saying goodbye to a server that may not be there any more.
+_CLOSING = 2.0
 
 
 def check_source(source: object) -> None:
     """Refuse what no database can be reached through."""
     if isinstance(source, str):
         if not source.startswith(("mongodb://", "mongodb+srv://")):
-            raise ConfigurationError("source", redact(source), "a URI that begins with mongodb:// or mongodb+srv://")
+            # Mistyped as it is, everything before the last @ may be a password.
+            shown = "***@" + source.rpartition("@")[2] if "@" in source else source
+            raise ConfigurationError("source", shown, "a URI that begins with mongodb:// or mongodb+srv://")
     elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient):
         raise ConfigurationError("source", source, "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None")
 
@@ -51,15 +57,21 @@ async def open_database(source: Source) -> AsyncGenerator[AsyncDatabase[Any]]:
 async def _client(uri: str) -> AsyncGenerator[AsyncMongoClient[dict[str, Any]]]:
     check_source(uri)
     with driver_errors("use this URI"):
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            uri, appname="monque", serverSelectionTimeoutMS=_selection_timeout(uri)
-        )
+        try:
+            client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(uri, **_settings(uri))
+        except ValueError as error:  # the driver's parser raises some of its own, some of Python's
+            raise InvalidURI(str(error)) from error
     try:
         yield client
     finally:
-        await client.close()
+        with pymongo.timeout(_CLOSING):
+            await client.close()
 
 
-def _selection_timeout(uri: str) -> int | None:
-    # A newcomer with a wrong port should not wait for the driver's 30 s; None leaves the URI's own word.
-    return None if "serverselectiontimeoutms" in uri.lower() else 10_000
+# A newcomer with a wrong port should not wait for the driver's 30 s.
+_SETTINGS = {"appname": "monque", "serverSelectionTimeoutMS": 10_000}
+
+
+def _settings(uri: str) -> dict[str, Any]:
+    """What Monque asks of the driver unless the URI has a word of its own about it."""
+    return {name: value for name, value in _SETTINGS.items() if f"{name}=".lower() not in uri.lower()}

@@ -23,7 +23,7 @@ from monque._store.flow import OLDEST_LEASES, Settled
 from monque._timetable import Timetable
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
-from monque.errors import ShutdownTimeoutError
+from monque.errors import MonqueError, ShutdownTimeoutError
 from monque.options import seconds
 from monque.outcome import COMPLETED, RELEASED, Completed, Failed
 
@@ -223,6 +223,8 @@ class Engine:
     # --- claiming ---------------------------------------------------------------------------------------------------
 
     async def _claim(self, wanted: dict[str, int], limit: int) -> None:
+        if not self._keeper.is_healthy():
+            raise MonqueError("leases cannot be renewed; no jobs are claimed until they can")
         self._agenda.close(wanted)
         sighting = await self._ask(self._flow.look(wanted, limit))
         chosen = self._agenda.choose(wanted, limit, sighting)
@@ -330,7 +332,7 @@ class Engine:
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
         """Settle again what was not written because the job was given another schedule meanwhile."""
-        if run.repeat_at is None or run.job.id not in settled.lost:
+        if run.job.id not in settled.lost:
             return False
         job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
         if job is None:
@@ -372,8 +374,9 @@ class Engine:
             timeout=self._lease,
             max_attempts=self._options.retry.max_retries,
         )
-        self._times.surveyed(survey.next_due, recovery.next_expiry)
         await self._recover(recovery)
+        # Only now: should the recovery fail, it is tried again at once and not at the next poll.
+        self._times.surveyed(survey.next_due, recovery.next_expiry)
         if (recovery.requeue or recovery.fail) and len(survey.leases) == OLDEST_LEASES:
             self._times.unknown = True
 

@@ -16,12 +16,11 @@ async def execute(worker: Worker, job: Job[Any]) -> Outcome:
     """Run the handler and say what came of it."""
     try:
         await worker.handler(job)
-    except asyncio.CancelledError as error:
-        # Only the engine cancels a run; a cancellation that leaked out of the handler's own affairs is a failure.
-        task = asyncio.current_task()
-        return RELEASED if task is not None and task.cancelling() else Failed(error)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
-        return Failed(error)
+        # Only the engine cancels a run, and whatever the handler raises on its way out then is not its fault. A
+        # cancellation that leaked out of the handler's own affairs is a failure like any other.
+        task = asyncio.current_task()
+        return RELEASED if task is not None and task.cancelling() else Failed(error)
     return COMPLETED

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 import bson
 from bson import ObjectId
@@ -17,12 +17,18 @@ from monque.job import Job, JobStatus
 from monque.options import Duration, is_duration, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bson.codec_options import CodecOptions
 
     from monque._cron import Cron
 
 __all__ = ["NewJob"]
 
+_MILLISECOND = timedelta(milliseconds=1)
+_CONTAINERS = (Mapping, list, tuple)
+# MongoDB refuses documents of more than 100 levels; the job itself is one of them.
+_DEEPEST = 98
 # MongoDB's limit for a document, less what the other fields of a job can take.
 LARGEST_PAYLOAD = 16 * 1024 * 1024 - 32 * 1024
 
@@ -116,24 +122,22 @@ def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> date
 
 
 def check_run_at(run_at: object) -> datetime:
-    """Refuse what is no aware datetime."""
-    if not isinstance(run_at, datetime) or run_at.tzinfo is None:
-        raise InvalidArgumentError(
-            "run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)"
-        )
-    # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
-    return run_at.replace(microsecond=run_at.microsecond // 1000 * 1000)
+    """Refuse what is no aware datetime; give it in UTC, cut to milliseconds."""
+    try:
+        if isinstance(run_at, datetime) and run_at.utcoffset() is not None:
+            moment = run_at.astimezone(UTC)
+            # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
+            return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    except OverflowError:
+        pass
+    raise InvalidArgumentError("run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
 
 
 def _after(delay: object, now: datetime) -> datetime:
     if is_duration(delay) and seconds(delay) >= 0:
-        try:
-            return now + timedelta(milliseconds=int(seconds(delay) * 1000))
-        except OverflowError:
-            pass
-    raise InvalidArgumentError(
-        "delay", delay, "a timedelta or a number of seconds, not negative, before the year 10000"
-    )
+        length = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+        return now + length // _MILLISECOND * _MILLISECOND
+    raise InvalidArgumentError("delay", delay, "a timedelta or a number of seconds, 0 to 1,000 years")
 
 
 def _priority(priority: object) -> int:
@@ -145,15 +149,30 @@ def _priority(priority: object) -> int:
 
 
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> None:
+    if not _is_shallow(data):
+        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
+        raise InvalidPayloadError("data", type(data), expected)
     try:
         size = len(bson.encode({"data": data}, codec_options=codec))
-    except RecursionError:
-        raise InvalidPayloadError("data", type(data), "a value that does not contain itself") from None
     except Exception as error:
         raise _misfit(data, "data", codec, error) from error
     maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
     if size > maximum:
         raise PayloadTooLargeError(size, maximum)
+
+
+def _is_shallow(data: object) -> bool:
+    level = [data]
+    for _ in range(_DEEPEST):
+        containers = [cast("Iterable[object]", value) for value in level if isinstance(value, _CONTAINERS)]
+        if not containers:
+            return True
+        level = [part for container in containers for part in _children(container)]
+    return False
+
+
+def _children(value: Mapping[Any, object] | Iterable[object]) -> Iterable[object]:
+    return cast("Mapping[Any, object]", value).values() if isinstance(value, Mapping) else value
 
 
 def _misfit(value: object, path: str, codec: CodecOptions[Any], error: Exception) -> InvalidPayloadError:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pymongo import MongoClient, WriteConcern
-from pymongo.errors import PyMongoError
 
 from monque.errors import BlockedEventLoopError
 from monque.job import JobStatus
@@ -70,21 +69,23 @@ class LeaseKeeper:
         self._answered = self._renewed = time.monotonic()
         self._asked = False
         self._blocked: BlockedEventLoopError | None = None
+        self._thread = threading.Thread(target=self._run, name="monque-lease", daemon=True)
         self._client, self._jobs = _twin(collection, timeout=interval)
 
     @asynccontextmanager
     async def keeping(self) -> AsyncGenerator[None]:
         """Keep leases while the block lasts."""
-        thread = threading.Thread(target=self._run, name="monque-lease", daemon=True)
-        thread.start()
+        self._thread.start()
         try:
             yield
         finally:
             self._leaving.set()
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(self._thread.join)
 
     def is_healthy(self) -> bool:
-        """Whether the leases that are held are being renewed."""
+        """Whether the leases that are held are being renewed, and others would be."""
+        if self._thread.ident is not None and not self._thread.is_alive():
+            return False
         return not self._held or time.monotonic() - self._renewed < 3 * self._interval
 
     def _run(self) -> None:
@@ -100,7 +101,7 @@ class LeaseKeeper:
         held = dict(self._held)
         try:
             lost = _renew(self._jobs, held, self._instance) if held else {}
-        except PyMongoError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the leases must not end with this thread
             self._loop.call_soon_threadsafe(self._reports.trouble, error)
             return False
         self._renewed = time.monotonic()

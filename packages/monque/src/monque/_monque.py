@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+import pymongo
+
 from monque import logs
 from monque._clock import ServerClock
 from monque._connection import Source, check_source, open_database
@@ -22,7 +24,7 @@ from monque._store import indexes
 from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
-from monque._upkeep import repeatedly
+from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 H = TypeVar("H", bound=Handler)
 
 _CLOCK_INTERVAL = 30.0
+# The next reading is another chance, and whoever closes should not wait for a dead connection.
+_CLOCK_PATIENCE = 5.0
 
 
 class _Connected:
@@ -65,6 +69,11 @@ class _Connected:
             said: datetime = answer["localTime"]
             answers.append((said if said.tzinfo else said.replace(tzinfo=UTC), time.monotonic()))
         self.clock.observe(*answers)
+
+    async def keep_clock(self) -> None:
+        """The same, but not at any price."""
+        with pymongo.timeout(_CLOCK_PATIENCE):
+            await self.read_clock()
 
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
         """There may be jobs of these names (None: of any), due at these times."""
@@ -127,10 +136,12 @@ class Monque:
 
     async def close(self) -> None:
         """Stop working, and close what `initialize()` opened. Doing it again changes nothing."""
-        await self.stop()
-        async with self._opening:
-            self._connected = None
-            await self._stack.aclose()
+        try:
+            await self.stop()
+        finally:
+            async with self._opening:
+                self._connected = None
+                await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -148,7 +159,7 @@ class Monque:
             await connected.read_clock()
             if self._options.create_indexes:
                 await indexes.create(connected.collection)
-        await stack.enter_async_context(repeatedly(connected.read_clock, every=_CLOCK_INTERVAL, events=self._events))
+        await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
         stack.push_async_callback(connected.producer.flush)
         return connected
 
@@ -376,11 +387,14 @@ class Monque:
         """
         connected = self._connected
         if connected is not None and connected.engine is not None and connected.work is not None:
-            connected.engine.stop()
+            engine, work = connected.engine, connected.work
+            engine.stop()
             try:
-                await _outlast(connected.work)
+                await outlast(work)
             finally:
-                connected.engine = connected.work = None
+                # Whoever waited for the same end, too, may have started anew by now.
+                if connected.work is work:
+                    connected.engine = connected.work = None
         await self._events.drain()
 
     async def run(self) -> None:
@@ -398,9 +412,11 @@ class Monque:
         await self.start()
         work = self._connected.work
         with self._signals():
-            if work is not None:
-                await asyncio.wait([work])
-        await self.stop()
+            try:
+                if work is not None:
+                    await asyncio.wait([work])
+            finally:
+                await self.stop()
 
     def is_healthy(self) -> bool:
         """Whether it is connected and, if it works, has made progress lately.
@@ -460,16 +476,3 @@ class Monque:
     def off(self) -> Subscribe:
         """Call a listener no more."""
         return self._events.off
-
-
-async def _outlast(work: asyncio.Task[None]) -> None:
-    """Wait for `work` to end, even when the waiting is cancelled: what it opened must not outlive it."""
-    cancelled = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    work.result()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pymongo
+
 from monque._batching import Batcher
 from monque._intake import NewJob, new_job, recurring_job
 from monque.errors import InvalidArgumentError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from monque.options import Options
 
 _LARGEST_INSERT = 1000
+# Those who enqueue meanwhile wait behind an insert, so that none may take for ever.
+_LONGEST_INSERT = 30.0
 
 
 class _Insert:
@@ -103,7 +107,8 @@ class Producer:
 
     async def _insert(self, inserts: list[_Insert]) -> None:
         try:
-            stored = await self._flow.insert([insert.job for insert in inserts])
+            with pymongo.timeout(_LONGEST_INSERT):
+                stored = await self._flow.insert([insert.job for insert in inserts])
         except Exception as error:  # noqa: BLE001  whatever it is, the callers have to know
             for insert in inserts:
                 insert.resolve(error)

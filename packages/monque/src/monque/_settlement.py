@@ -98,7 +98,8 @@ def _failure(run: Finished, outcome: Failed) -> Transition:
         return transitions.retry(job.id, run.token, fail_count=fail_count, reason=why, next_run_at=run.retry_at)
     if run.repeat_at is not None:
         return transitions.repeat(job, run.token, next_run_at=run.repeat_at, reason=why)
-    return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why)
+    expression = job.repeat_interval
+    return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why, repeat_interval=expression)
 
 
 def reason(error: BaseException) -> str:

@@ -80,8 +80,9 @@ def claim(jobs: Sequence[ObjectId], *, token: str, instance: str, heartbeat_inte
 
 
 def complete(jobs: Sequence[ObjectId], token: str) -> Transition:
-    """Their runs ended well."""
-    return _settle(jobs, token, JobStatus.COMPLETED, unset=("failReason",))
+    """Their runs ended well. Those that were given a schedule meanwhile are left out: they have to be repeated."""
+    change = _settle(jobs, token, JobStatus.COMPLETED, unset=("failReason",))
+    return replace(change, filter={**change.filter, "repeatInterval": None})
 
 
 def repeat(job: Job[Any], token: str, *, next_run_at: datetime, reason: str | None = None) -> Transition:
@@ -110,9 +111,10 @@ def retry(job: ObjectId, token: str, *, fail_count: int, reason: str, next_run_a
     )
 
 
-def fail(job: ObjectId, token: str, *, fail_count: int, reason: str) -> Transition:
-    """Its run failed for the last time."""
-    return _settle([job], token, JobStatus.FAILED, {"failCount": fail_count, "failReason": reason})
+def fail(job: ObjectId, token: str, *, fail_count: int, reason: str, repeat_interval: str | None = None) -> Transition:
+    """Its run failed for the last time. Nothing is written if it was given another schedule meanwhile."""
+    change = _settle([job], token, JobStatus.FAILED, {"failCount": fail_count, "failReason": reason})
+    return replace(change, filter={**change.filter, "repeatInterval": repeat_interval})
 
 
 def release(jobs: Sequence[ObjectId], token: str) -> Transition:
@@ -127,33 +129,36 @@ def reject(job: ObjectId, token: str, *, reason: str) -> Transition:
 
 def refuse(jobs: Sequence[ObjectId]) -> Transition:
     """Those among them whose `attempts` cannot be counted up can never be claimed."""
+    countable = {"$and": [{"$isNumber": "$attempts"}, {"$lt": ["$attempts", 2**53]}]}
     return Transition(
         jobs,
         {
             "_id": {"$in": jobs},
             "status": JobStatus.PENDING.value,
-            "attempts": {"$exists": True, "$not": {"$type": "number"}},
+            "attempts": {"$exists": True},
+            "$expr": {"$not": countable},
         },
         {
-            "$set": {
-                "status": JobStatus.FAILED.value,
-                "failReason": "field 'attempts': expected a whole number",
-            },
+            "$set": {"status": JobStatus.FAILED.value, "failReason": "field 'attempts': expected a whole number"},
             "$currentDate": {"updatedAt": True},
         },
     )
 
 
 def recover(job: Mapping[str, Any], *, failed_because: str | None) -> Transition:
-    """Take back a job whose lease ran out, provided that nobody renewed it since it was seen."""
+    """Take back a job whose lease ran out, provided that nobody renewed it since it was seen.
+
+    What becomes of one that has no attempts left follows from its schedule, so that must be the one seen, too.
+    """
     status = JobStatus.FAILED if failed_because else JobStatus.PENDING
     values = {"status": status.value, **({"failReason": failed_because} if failed_because else {})}
+    schedule = ("repeatInterval", "timezone") if failed_because else ()
     return Transition(
         [job["_id"]],
         {
             "_id": job["_id"],
             "status": JobStatus.PROCESSING.value,
-            **_seen(job, "claimToken", "lastHeartbeat", "lockedAt"),
+            **_seen(job, "claimToken", "lastHeartbeat", "lockedAt", *schedule),
         },
         {"$set": values, "$unset": _CLAIM_FIELDS, "$currentDate": {"updatedAt": True}},
     )

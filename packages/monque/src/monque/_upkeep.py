@@ -26,7 +26,7 @@ async def repeatedly(action: Callable[[], Awaitable[None]], *, every: float, eve
         yield
     finally:
         leaving.set()
-        await task
+        await outlast(task)
 
 
 async def _repeat(action: Callable[[], Awaitable[None]], every: float, events: Events, leaving: asyncio.Event) -> None:
@@ -35,6 +35,19 @@ async def _repeat(action: Callable[[], Awaitable[None]], every: float, events: E
             await action()
         except Exception as error:  # noqa: BLE001  reported; the next round is another chance
             events.emit(JobErrorEvent, error)
+
+
+async def outlast(task: asyncio.Task[None]) -> None:
+    """Wait for `task` to end, even when the waiting is cancelled, and only then let the cancellation through."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    task.result()
 
 
 async def happens_within(event: asyncio.Event, timeout: float) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo.errors import OperationFailure
 
 from monque.events import (
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _MAX_AWAIT = 60.0
 # A read that takes this much longer hangs on a dead connection.
 _GRACE = 15.0
+# A server that does not confirm the end of a stream will forget it by itself.
+_CLOSING = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -71,7 +74,7 @@ async def watch(
     pause = first_pause
     while True:
         try:
-            async with await flow.watch(names(), max_await=_MAX_AWAIT) as stream:
+            async with await _open(flow, names()) as stream:
                 yield Connected()
                 pause = first_pause
                 while True:
@@ -84,13 +87,27 @@ async def watch(
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str, Any]]:
+    """Open a stream, even when that is cancelled: the driver forgets a connection whose making is cut short."""
+    with pymongo.timeout(_GRACE):
+        opening = asyncio.ensure_future(flow.watch(names, max_await=_MAX_AWAIT))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
+
+
 async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
-    async with asyncio.timeout(_MAX_AWAIT + _GRACE):
+    # The driver's own timeout, since it also holds for what the driver does about a read that failed.
+    with pymongo.timeout(_MAX_AWAIT + _GRACE):
         change = await stream.try_next()
     if change is None:
         return None
-    due = change.get("due")
-    return Hint(change.get("name"), due if isinstance(due, datetime) else None)
+    name, due = change.get("name"), change.get("due")
+    return Hint(name if isinstance(name, str) else None, due if isinstance(due, datetime) else None)
 
 
 class Wakeup:
@@ -105,6 +122,7 @@ class Wakeup:
         self._notice = notice
         self._following: set[asyncio.Task[None]] = set()
         self._fell_back = False
+        self._leaving = False
         self.streaming = False
 
     @asynccontextmanager
@@ -114,16 +132,17 @@ class Wakeup:
         try:
             yield
         finally:
-            for task in self._following:
-                task.cancel()
-            if self._following:
-                await asyncio.wait(self._following)
+            self._leaving = True
+            while self._following:
+                for task in self._following:
+                    task.cancel()
+                await asyncio.wait(self._following, timeout=_CLOSING)
             if self.streaming:
                 self._events.emit(ChangeStreamClosedEvent, "stopped")
 
     def restart(self) -> None:
         """Listen for the names there are now."""
-        if self._following:
+        if self._following and not self._leaving:
             for task in self._following:
                 task.cancel()
             self._follow()

@@ -56,12 +56,22 @@ __all__ = [
     "WorkerRegistrationError",
 ]
 
-_CREDENTIALS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)[^\s]*@")
+_CREDENTIALS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)[^\s]*@", re.IGNORECASE)
+_LONGEST_VALUE = 500
 
 
 def redact(text: str) -> str:
     """Blank the user name and password of every MongoDB URI in `text`."""
     return _CREDENTIALS.sub(r"\g<scheme>***@", text)
+
+
+def _shown(value: object) -> str:
+    """How a value appears in a message; not every object can be shown, and some are too long to be."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  what it raises is not what the message is about
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
 class MonqueError(Exception):
@@ -77,7 +87,7 @@ class ConfigurationError(MonqueError, ValueError):
     """
 
     def __init__(self, option: str, value: object, expected: str) -> None:
-        super().__init__(f"option {option}: expected {expected}, got {value!r}")
+        super().__init__(f"option {option}: expected {expected}, got {_shown(value)}")
         self.option = option
         self.value = value
 
@@ -91,7 +101,7 @@ class InvalidArgumentError(MonqueError, ValueError):
     """
 
     def __init__(self, argument: str, value: object, expected: str) -> None:
-        super().__init__(f"{argument}: expected {expected}, got {value!r}")
+        super().__init__(f"{argument}: expected {expected}, got {_shown(value)}")
         self.argument = argument
         self.value = value
 

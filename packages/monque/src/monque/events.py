@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, get_args, overload
 
 from monque.errors import InvalidArgumentError
@@ -326,11 +327,22 @@ class Subscribe(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subscription:
+    listener: AnyListener
+    once: bool
+
+
+def _is_same(one: AnyListener, other: AnyListener) -> bool:
+    # Every access to a method makes another object of it; these are told apart by what they are bound to.
+    return one is other or (isinstance(one, MethodType | BuiltinMethodType) and one == other)
+
+
 class Events:
     """Carries events to listeners. A listener that raises is reported as `job:error` and changes nothing."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, dict[AnyListener, bool]] = {}
+        self._listeners: dict[str, list[_Subscription]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on(self, event: str, listener: AnyListener, /) -> None:
@@ -343,37 +355,40 @@ class Events:
 
     def off(self, event: str, listener: AnyListener, /) -> None:
         """Call `listener` no more; one that was never added is fine."""
-        self._named(event).pop(listener, None)
+        subscriptions = self._named(event)
+        subscriptions[:] = [each for each in subscriptions if not _is_same(each.listener, listener)]
 
     def emit(self, kind: type[Event], *facts: Any) -> None:  # noqa: ANN401  the fields of `kind`
         """Tell the listeners of `kind`; the event is only made if there are any."""
-        listeners = self._listeners.get(kind.name)
-        if listeners:
+        subscriptions = self._listeners.get(kind.name)
+        if subscriptions:
             event = kind(*facts)
-            for listener, once in list(listeners.items()):
-                if once:
-                    listeners.pop(listener, None)
-                self._tell(listener, event)
+            for each in subscriptions.copy():
+                if each.once:
+                    subscriptions.remove(each)
+                self._tell(each.listener, event)
 
     async def drain(self) -> None:
-        """Wait until the async listeners called so far have returned."""
+        """Wait until the async listeners called so far have returned; one that calls this waits for the others."""
+        self._tasks -= {asyncio.current_task()}
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _add(self, event: str, listener: AnyListener, *, once: bool) -> None:
         if not callable(listener):
             raise InvalidArgumentError("listener", listener, "a function of one event, plain or async")
-        self._named(event)[listener] = once
+        self.off(event, listener)
+        self._named(event).append(_Subscription(listener, once))
 
-    def _named(self, event: str) -> dict[AnyListener, bool]:
+    def _named(self, event: str) -> list[_Subscription]:
         if event not in get_args(EventName):
             raise InvalidArgumentError("event", event, "one of " + ", ".join(get_args(EventName)))
-        return self._listeners.setdefault(event, {})
+        return self._listeners.setdefault(event, [])
 
     def _tell(self, listener: AnyListener, event: Event) -> None:
         try:
             result = listener(event)
-        except Exception as error:  # noqa: BLE001  whatever a listener raises is its own affair
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it raises is its own affair
             self._report(error, event)
             return
         if inspect.isawaitable(result):
@@ -387,7 +402,7 @@ class Events:
         except Exception as error:  # noqa: BLE001  as above
             self._report(error, event)
 
-    def _report(self, error: Exception, event: Event) -> None:
+    def _report(self, error: BaseException, event: Event) -> None:
         # A broken listener of job:error must not be told of itself for ever; the log line is its end.
         if isinstance(event, JobErrorEvent):
             _logger.error("a listener of job:error raised", exc_info=error)

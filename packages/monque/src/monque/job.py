@@ -37,7 +37,7 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job(Generic[T]):
     """A job as it was when it was read; later changes in the database do not show in it.
 
@@ -91,6 +91,10 @@ class Job(Generic[T]):
         return self.repeat_interval is not None
 
 
+# Beyond it, the doubles of other producers are no longer exact.
+_COUNTABLE = 2**53
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a string")
@@ -99,9 +103,9 @@ def _text(value: object) -> str:
 
 def _count(value: object) -> int:
     # Producers without an integer type (JavaScript) store whole numbers as doubles.
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_COUNTABLE < value < _COUNTABLE:
+        raise TypeError("a whole number")
+    if value != int(value):
         raise TypeError("a whole number")
     return int(value)
 
@@ -153,7 +157,7 @@ _FIELDS = {
     "data": _Field("data", dict, _anything, optional=False),
     "status": _Field("status", None, _status, optional=False),
     "nextRunAt": _Field("next_run_at", datetime, _date, optional=False),
-    "failCount": _Field("fail_count", int, _count, optional=False),
+    "failCount": _Field("fail_count", None, _count, optional=False),
     "createdAt": _Field("created_at", datetime, _date, optional=False),
     "updatedAt": _Field("updated_at", datetime, _date, optional=False),
     "uniqueKey": _Field("unique_key", str, _text),
@@ -188,8 +192,16 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
                 values[attribute] = _read(document, wire, read)
     if not values.keys() >= _REQUIRED:
         missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
-        raise JobDocumentError(document.get("_id"), missing, "expected a value, it is absent")
+        raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
     return Job(**values)
+
+
+def _expected(wire: str) -> str:
+    try:
+        _FIELDS[wire].read(None)
+    except TypeError as expected:
+        return str(expected)
+    return "a value"
 
 
 def _read(document: Mapping[str, Any], wire: str, read: Callable[[object], object]) -> object:

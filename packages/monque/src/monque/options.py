@@ -5,7 +5,6 @@ Every length of time is a `timedelta` or a number of seconds.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeGuard
@@ -15,6 +14,9 @@ from monque.errors import ConfigurationError
 __all__ = ["Concurrency", "Lease", "Options", "Polling", "Retry"]
 
 Duration = timedelta | float
+
+# 1,000 years: whatever is added to a date of today gives a date.
+_LONGEST = 1000 * 366 * 86_400.0
 
 
 def seconds(duration: Duration) -> float:
@@ -26,12 +28,17 @@ def is_duration(value: object) -> TypeGuard[Duration]:
     """Whether `value` is a length of time that can be waited for."""
     if isinstance(value, bool) or not isinstance(value, timedelta | int | float):
         return False
-    return math.isfinite(seconds(value))
+    try:
+        return abs(seconds(value)) <= _LONGEST
+    except OverflowError:
+        return False
 
 
 def _check_duration(option: str, value: object, *, least: float = 0.001) -> None:
     if not is_duration(value) or seconds(value) < least:
-        raise ConfigurationError(option, value, f"a timedelta or a number of seconds, at least {least:g}")
+        raise ConfigurationError(
+            option, value, f"a timedelta or a number of seconds, at least {least:g}, at most 1,000 years"
+        )
 
 
 def check_count(option: str, value: object, *, least: int = 1) -> None:
@@ -213,8 +220,10 @@ def _check_collection(name: object) -> None:
     # MongoDB's own rules for collection names.
     wrong = (
         not isinstance(name, str)
-        or not 1 <= len(name.encode(errors="replace")) <= 200
+        or not 1 <= len(name.encode("utf-8", "surrogatepass")) <= 200
+        or any("\ud800" <= character <= "\udfff" for character in name)
         or "$" in name
+        or ".." in name
         or "\0" in name
         or name.startswith(("system.", "."))
         or name.endswith(".")

@@ -50,6 +50,8 @@ class Worker:
 def _is_async(handler: object) -> bool:
     while isinstance(handler, functools.partial):
         handler = handler.func  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(handler, type):
+        return False
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004  the method itself is wanted
     )

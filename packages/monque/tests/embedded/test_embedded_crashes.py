@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Tools, User
+    from .conftest import Tools, User
 
 
 def test_mongod_is_gone_a_second_after_its_users_are_killed(

@@ -32,7 +32,7 @@ from monque.errors import EmbeddedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Tools, User
+    from .conftest import Tools, User
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from conftest import Tools, User
+    from .conftest import Tools, User
 
 
 def test_eight_processes_that_start_at_once_share_one_server(

@@ -30,7 +30,7 @@ from monque.errors import ConfigurationError, EmbeddedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Tools, User
+    from .conftest import Tools, User
 
 
 def port_of(uri: str) -> int:

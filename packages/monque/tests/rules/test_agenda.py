@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,7 +37,7 @@ def agenda_of(*names: str, per_worker: int = 5, per_instance: int | None = None,
 
 
 def candidate(name: str, due: float, priority: int = 0) -> Candidate:
-    return Candidate(ObjectId(), name, (-priority, due, ""))
+    return Candidate(ObjectId(), name, priority, datetime.fromtimestamp(due, UTC))
 
 
 def candidates(name: str, number: int, *, due: float = 0) -> list[Candidate]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from monque import InvalidArgumentError, JobCompleteEvent, JobErrorEvent, JobFailEvent, JobStartEvent
+from monque import events as ev
 from monque.events import Event, EventName, Events
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ FACTS: dict[type[Event], tuple[str, Callable[[Job[Any]], tuple[object, ...]]]] =
     JobCompleteEvent: ("job:complete", lambda job: (job, 1.5)),
     JobFailEvent: ("job:fail", lambda job: (job, ERROR, True)),
     JobErrorEvent: ("job:error", lambda job: (ERROR, job)),
+    ev.JobCancelledEvent: ("job:cancelled", lambda job: (job,)),
+    ev.JobRetriedEvent: ("job:retried", lambda job: (job,)),
+    ev.JobDeletedEvent: ("job:deleted", lambda job: (job,)),
+    ev.JobsCancelledEvent: ("jobs:cancelled", lambda _: (3,)),
+    ev.JobsRetriedEvent: ("jobs:retried", lambda _: (3,)),
+    ev.JobsDeletedEvent: ("jobs:deleted", lambda _: (3,)),
+    ev.JobLostEvent: ("job:lost", lambda job: (job,)),
+    ev.StaleRecoveredEvent: ("stale:recovered", lambda _: (3,)),
+    ev.ChangeStreamConnectedEvent: ("changestream:connected", lambda _: ()),
+    ev.ChangeStreamErrorEvent: ("changestream:error", lambda _: (ERROR,)),
+    ev.ChangeStreamFallbackEvent: ("changestream:fallback", lambda _: ("no",)),
+    ev.ChangeStreamClosedEvent: ("changestream:closed", lambda _: ("no",)),
 }
 
 
@@ -172,7 +185,7 @@ def test_an_unknown_event_is_refused(method: str, event: object) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         getattr(Events(), method)(event, print)
     assert (caught.value.argument, caught.value.value) == ("event", event)
-    assert str(caught.value) == (f"event: expected one of job:start, job:complete, job:fail, job:error, got {event!r}")
+    assert str(caught.value) == f"event: expected one of {', '.join(get_args(EventName))}, got {event!r}"
 
 
 @pytest.mark.parametrize("listener", [None, "print", 1, []], ids=repr)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from monque._execution import execute, reason
+from monque._execution import execute
+from monque._settlement import reason
 from monque.outcome import Completed, Failed, Released
 from monque.worker import Worker
 

@@ -150,7 +150,7 @@ class NoOffset(tzinfo):
 
 
 AWARE = "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)"
-LENGTH = "a timedelta or a number of seconds, not negative, before the year 10000"
+LENGTH = "a timedelta or a number of seconds, 0 to 1,000 years"
 PRIORITY = "a whole number from -10 to 10"
 BAD_RUN_ATS = [
     datetime(2026, 3, 1, 12),  # noqa: DTZ001

@@ -237,11 +237,6 @@ def test_a_count_that_cannot_be_counted_on_is_refused(value: float) -> None:
     assert caught.value.field == "failCount"
 
 
-def test_dates_without_a_zone_are_taken_as_utc() -> None:
-    naive = stored(FULL_DOCUMENT)["nextRunAt"].replace(tzinfo=None)
-    assert from_document(FULL_DOCUMENT | {"nextRunAt": naive}).next_run_at == DATE
-
-
 def test_a_job_is_recurring_if_it_has_a_cron_expression() -> None:
     assert FULL.is_recurring
     assert not dataclasses.replace(FULL, repeat_interval=None).is_recurring

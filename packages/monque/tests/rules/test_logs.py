@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from monque import JobCompleteEvent, JobErrorEvent, JobFailEvent, JobStartEvent, Monque, logs
+from monque import events as ev
 from monque.events import Event, EventName, Events
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def events(caplog: pytest.LogCaptureFixture) -> Events:
     caplog.set_level(logging.DEBUG, logger="monque")
     events = Events()
     logs.attach(events)
+    logs.attach_runs(events)
     return events
 
 
@@ -37,13 +39,37 @@ LINES: list[tuple[type[Event], Callable[[Job[Any]], tuple[object, ...]], int, st
     (JobFailEvent, lambda job: (job, ERROR, False), logging.ERROR, "mail {id} failed for good", ERROR),
     (JobErrorEvent, lambda job: (ERROR, job), logging.ERROR, "mail {id}: no address", ERROR),
     (JobErrorEvent, lambda _: (ERROR,), logging.ERROR, "no address", ERROR),
+    (
+        ev.JobLostEvent,
+        lambda job: (job,),
+        logging.WARNING,
+        "mail {id} lost: its lease ran out here, or it was taken away",
+        None,
+    ),
+    (
+        ev.StaleRecoveredEvent,
+        lambda _: (3,),
+        logging.WARNING,
+        "3 job(s) recovered: their leases had run out",
+        None,
+    ),
+    (ev.ChangeStreamConnectedEvent, lambda _: (), logging.DEBUG, "change stream connected", None),
+    (ev.ChangeStreamErrorEvent, lambda _: (ERROR,), logging.WARNING, "change stream: no address", None),
+    (
+        ev.ChangeStreamFallbackEvent,
+        lambda _: ("none here",),
+        logging.WARNING,
+        "polling instead of a change stream: none here",
+        None,
+    ),
+    (ev.ChangeStreamClosedEvent, lambda _: ("stopped",), logging.DEBUG, "change stream closed: stopped", None),
 ]
 
 
 @pytest.mark.parametrize(
     ("kind", "facts", "level", "line", "shown"),
     LINES,
-    ids=["start", "complete", "fail and retry", "fail for good", "error of a job", "error of no job"],
+    ids=lambda value: value.name if isinstance(value, type) and hasattr(value, "name") else "",
 )
 def test_an_event_becomes_one_line(  # noqa: PLR0917
     kind: type[Event],
@@ -63,7 +89,9 @@ def test_an_event_becomes_one_line(  # noqa: PLR0917
 
 
 def test_there_is_a_line_for_every_event() -> None:
-    assert {kind.name for kind, *_ in LINES} == set(get_args(EventName))
+    # Whoever manages jobs by hand knows what they did.
+    by_hand = {f"{jobs}:{done}" for jobs in ("job", "jobs") for done in ("cancelled", "retried", "deleted")}
+    assert {kind.name for kind, *_ in LINES} == set(get_args(EventName)) - by_hand
 
 
 def test_percent_signs_in_names_and_errors_are_shown_as_they_are(

@@ -79,7 +79,7 @@ COUNT = "a whole number, at least 1"
 
 
 def length(least: str) -> str:
-    return f"a timedelta or a number of seconds, at least {least}"
+    return f"a timedelta or a number of seconds, at least {least}, at most 1,000 years"
 
 
 NONSENSE = [

@@ -41,7 +41,7 @@ def test_what_follows_from_an_outcome(
     outcome: Outcome, fail_count: int, retry_at: datetime | None, make_job: Callable[..., Job[Any]]
 ) -> None:
     job = make_job(fail_count=fail_count)
-    finished = finish(job, "T", outcome, 1.5, retry=Retry(max_retries=3), now=NOW)
+    finished = finish(Finished(job, "T", outcome, 1.5), retry=Retry(max_retries=3), now=NOW)
     assert finished == Finished(job, "T", outcome, 1.5, retry_at)
 
 
@@ -62,7 +62,7 @@ def test_every_retry_option_that_is_accepted_gives_a_date(
     except ConfigurationError:
         return
     job = make_job(fail_count=fail_count)
-    retry_at = finish(job, "T", FAILED, 0, retry=retry, now=NOW).retry_at
+    retry_at = finish(Finished(job, "T", FAILED), retry=retry, now=NOW).retry_at
     assert retry_at is not None
     assert retry_at >= NOW
     bson.encode({"nextRunAt": retry_at})

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from bson import Decimal128, ObjectId
 
-from monque import JobStatus
+from monque import Job, JobStatus
 from monque import _transitions as transitions
 from monque.job import to_document
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
-    from monque import Job
     from monque._transitions import Transition
 
 A, B = ObjectId("0" * 23 + "a"), ObjectId("0" * 23 + "b")
@@ -26,7 +26,82 @@ DUE = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 TOUCHED = {"updatedAt": True}
 
 # Every edge of the state diagram: what it is made by, its fence, and its update.
+RECURRING = Job(
+    id=A,
+    name="report",
+    data={"new": True},
+    status=JobStatus.PROCESSING,
+    next_run_at=LATER,
+    fail_count=1,
+    created_at=LATER,
+    updated_at=LATER,
+    repeat_interval="0 9 * * *",
+)
+SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
+STALE = {
+    "_id": A,
+    "status": "processing",
+    "claimToken": "T",
+    "lastHeartbeat": LATER,
+    "lockedAt": {"$exists": False},
+}
 EDGES = {
+    "repeat": (
+        transitions.repeat(RECURRING, "T", next_run_at=LATER),
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": "0 9 * * *", "timezone": None},
+        {
+            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER, "failCount": 0},
+            "$unset": CLAIM | {"attempts": "", "failReason": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "repeat after a failure": (
+        transitions.repeat(RECURRING, "T", next_run_at=LATER, reason="no"),
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": "0 9 * * *", "timezone": None},
+        {
+            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER, "failCount": 0, "failReason": "no"},
+            "$unset": CLAIM | {"attempts": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "recover": (
+        transitions.recover(SEEN, failed_because=None),
+        STALE,
+        {"$set": {"status": "pending"}, "$unset": CLAIM, "$currentDate": TOUCHED},
+    ),
+    "recover for good": (
+        transitions.recover(SEEN, failed_because="gone"),
+        STALE,
+        {"$set": {"status": "failed", "failReason": "gone"}, "$unset": CLAIM, "$currentDate": TOUCHED},
+    ),
+    "recover_recurring": (
+        transitions.recover_recurring(SEEN, next_run_at=LATER, failed_because="gone"),
+        STALE,
+        {
+            "$set": {"status": "pending", "failReason": "gone", "nextRunAt": LATER, "failCount": 0},
+            "$unset": CLAIM | {"attempts": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "cancel": (
+        transitions.cancel([A, B]),
+        {"_id": {"$in": [A, B]}, "status": {"$in": ["pending", "processing"]}},
+        {"$set": {"status": "cancelled"}, "$unset": CLAIM, "$currentDate": TOUCHED},
+    ),
+    "revive": (
+        transitions.revive([A], now=LATER),
+        {"_id": A, "status": {"$in": ["failed", "cancelled"]}},
+        {
+            "$set": {"status": "pending", "failCount": 0, "nextRunAt": LATER},
+            "$unset": CLAIM | {"failReason": "", "attempts": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "reschedule": (
+        transitions.reschedule([A], run_at=LATER),
+        {"_id": A, "status": {"$in": ["pending"]}},
+        {"$set": {"nextRunAt": LATER}, "$currentDate": TOUCHED},
+    ),
     "claim": (
         transitions.claim([A, B], token="T", instance="I", heartbeat_interval=10.0),  # noqa: S106
         {"_id": {"$in": [A, B]}, "status": "pending", **DUE},
@@ -38,7 +113,7 @@ EDGES = {
     ),
     "complete one": (
         transitions.complete([A], "T"),
-        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
             "$set": {"status": "completed", "settledBy": "T"},
             "$unset": CLAIM | {"failReason": ""},
@@ -47,7 +122,7 @@ EDGES = {
     ),
     "complete several": (
         transitions.complete([A, B], "T"),
-        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T"},
+        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
             "$set": {"status": "completed", "settledBy": "T"},
             "$unset": CLAIM | {"failReason": ""},
@@ -71,7 +146,7 @@ EDGES = {
     ),
     "fail": (
         transitions.fail(A, "T", fail_count=10, reason="no"),
-        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
             "$set": {"status": "failed", "settledBy": "T", "failCount": 10, "failReason": "no"},
             "$unset": CLAIM,
@@ -138,8 +213,23 @@ def test_the_table_has_every_edge() -> None:
         for name, value in vars(transitions).items()
         if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
     }
-    assert made - {"_settle"} == {name.split()[0] for name in EDGES}
-    assert {name.split()[0] for name in EDGES} <= set((transitions.__doc__ or "").split())
+    assert made - {"_settle", "_manage"} == {name.split()[0] for name in EDGES}
+    documented = set((transitions.__doc__ or "").split()) | {"recover_recurring"}
+    assert {name.split()[0] for name in EDGES} <= documented
+
+
+@pytest.mark.parametrize("timezone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("expression", ["0 9 * * *", "0 8 * * *"])
+def test_a_new_schedule_moves_a_job_only_while_it_waits(timezone: str | None, expression: str) -> None:
+    wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data=7, next_run_at=LATER)
+    waiting, running = transitions.redefine(RECURRING, wanted)
+    values = {"repeatInterval": expression, "data": 7, **({"timezone": timezone} if timezone else {})}
+    unset = {} if timezone else {"$unset": {"timezone": ""}}
+    moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
+    assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
+    assert waiting.update == {"$set": {**values, **moved}, **unset, "$currentDate": TOUCHED}
+    assert running.filter == {"_id": A, "status": {"$in": ["processing"]}}
+    assert running.update == {"$set": values, **unset, "$currentDate": TOUCHED}
 
 
 def test_the_heartbeat_interval_is_in_whole_milliseconds() -> None:

@@ -37,7 +37,8 @@ Document = dict[str, Any]
 
 OLDEST_LEASES = 100
 
-_TYPE_MISMATCH = 14
+# What the server says when `attempts` is no number, or too large a one.
+_UNCOUNTABLE = (14, 2)
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
 _LEASE_FIELDS: Document = dict.fromkeys(
@@ -373,7 +374,7 @@ class Flow:
         try:
             await self._jobs.update_many(claim.filter, claim.update)
         except OperationFailure as error:
-            if error.code != _TYPE_MISMATCH:
+            if error.code not in _UNCOUNTABLE:
                 raise
         else:
             return
@@ -413,7 +414,7 @@ class Flow:
     async def _scan(self, names: list[str], limit: int, extra: Document | None = None) -> list[Candidate]:
         cursor = self._glance.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
         rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
-        return [_candidate(row) for row in rows]
+        return [_candidate(row, names) for row in rows]
 
     async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs of each of `names`, in one command."""
@@ -435,7 +436,7 @@ class Flow:
             for name in names
         ]
         cursor = await self._glance.aggregate(self._union(parts), hint=CLAIM)
-        return [_candidate(row) async for row in cursor]
+        return [_candidate(row, names) async for row in cursor]
 
 
 def _failure(failure: Document) -> OperationFailure:
@@ -459,8 +460,12 @@ def _due_filter(name: object, extra: Document | None) -> Document:
     return {"name": name, "status": JobStatus.PENDING.value, **transitions.DUE, **(extra or {})}
 
 
-def _candidate(row: Document) -> Candidate:
-    return Candidate(row["_id"], row["name"], row.get("priority"), row.get("nextRunAt"))
+def _candidate(row: Document, names: Sequence[str]) -> Candidate:
+    name = row["name"]
+    if not isinstance(name, str):
+        # A list that has one of the names in it matches, too; it is claimed to be failed with a reason.
+        name = next(wanted for wanted in names if wanted in name)
+    return Candidate(row["_id"], name, row.get("priority"), row.get("nextRunAt"))
 
 
 def _first(rows: list[Candidate], limit: int) -> list[Candidate]:

@@ -18,8 +18,9 @@ def main() -> int:
     try:
         from monque.cli._app import run
     except ModuleNotFoundError as error:
-        if error.name not in ("cyclopts", "rich"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("cyclopts", "rich"):
             raise
-        sys.stderr.write(_MISSING.format(error.name))
+        sys.stderr.write(_MISSING.format(package))
         return 2
     return run(sys.argv[1:])

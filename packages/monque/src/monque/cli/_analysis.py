@@ -8,12 +8,16 @@ import io
 import os
 import stat
 import tokenize
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
+
+# The fields of a syntax tree's nodes that hold statements, or what holds statements in turn.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,24 @@ def analyse(path: Path) -> Analysis:
     """
     content = _read(path)
     text = _decode(content)
-    nodes = [type(node) for node in ast.walk(ast.parse(text, filename=path.name))]
+    kinds = Counter(type(statement) for statement in _statements(ast.parse(text, filename=path.name)))
     return Analysis(
         lines=text.count("\n") + (not text.endswith("\n") and text != ""),
-        functions=nodes.count(ast.FunctionDef) + nodes.count(ast.AsyncFunctionDef),
-        classes=nodes.count(ast.ClassDef),
+        functions=kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef],
+        classes=kinds[ast.ClassDef],
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
     )
+
+
+def _statements(tree: ast.AST) -> Generator[ast.AST]:
+    """The statements in `tree`; leaving out expressions makes it several times as fast as `ast.walk`."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in _BLOCKS:
+            waiting += getattr(node, field, ())
 
 
 def _read(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003  read at run time for the command's arguments
 from typing import TYPE_CHECKING, Annotated
@@ -18,42 +17,38 @@ from monque.errors import MonqueError, redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_HELP = """A background-job queue and scheduler on MongoDB.
+_EXAMPLES = """Examples:
 
-Examples:
-
-    monque demo                        analyse Python's own library, one job per file
-    monque demo ~/project              the same with the Python files of a directory
-    monque demo --json > summary.json  for scripts: the summary as one JSON object
+    monque demo                        # Python's own library, one job per file
+    monque demo ~/project              # the Python files of a directory
+    monque demo --json > summary.json  # for scripts
 """
+
+_EXIT_CODES = {CycloptsError: 2, UsageError: 2, MonqueError: 1, KeyboardInterrupt: 130}
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and say its exit code; errors that are no bugs become one line on stderr."""
     try:
         code = _app()(arguments, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return 2
-    except UsageError as error:
-        return _fail(error, 2)
-    except MonqueError as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except (CycloptsError, UsageError, MonqueError, KeyboardInterrupt) as error:
+        return _end_with(error)
     return code or 0
 
 
-def _fail(error: Exception | str, code: int) -> int:
-    line = Text(f"monque: {redact(str(error))}", style="red")
-    Console(file=sys.stderr, highlight=False).print(line, soft_wrap=True)
-    return code
+def _end_with(error: BaseException) -> int:
+    if not isinstance(error, CycloptsError):  # which has been shown already
+        line = Text(f"monque: {redact(str(error)) or 'interrupted'}", style="red")
+        Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+    return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
 
 
 def _app() -> App:
     app = App(
         name="monque",
-        help=_HELP,
-        help_format="plaintext",
+        help="A background-job queue and scheduler on MongoDB.",
+        help_epilogue=_EXAMPLES,
+        help_format="markdown",
         version=version("monque"),
         error_console=Console(stderr=True),
         suppress_keyboard_interrupt=False,
@@ -67,7 +62,7 @@ def _demo(
     /,
     *,
     concurrency: Annotated[int, Parameter(alias="-c", validator=validators.Number(gte=1))] = demo.DEFAULT_CONCURRENCY,
-    json: bool = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
     uri: Annotated[str | None, Parameter(env_var="MONQUE_URI", show_env_var=True)] = None,
 ) -> int:
     """Analyse Python files, one job each: lines, functions, classes, hash.

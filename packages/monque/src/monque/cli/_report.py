@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -55,8 +56,7 @@ def _figures(summary: Summary) -> Table:
     table.add_column(style="dim")
     table.add_row(
         "found",
-        f"{totals['lines']:,} lines, {totals['functions']:,} functions, {totals['classes']:,} classes "
-        f"in {totals['bytes'] / 1e6:,.1f} MB",
+        f"{totals['lines']:,} lines, {totals['functions']:,} functions, {totals['classes']:,} classes",
     )
     table.add_row("enqueue to completion", _spread(summary.latency_ms))
     table.add_row("time in the handler", _spread(summary.handler_ms))
@@ -87,14 +87,20 @@ def _largest(summary: Summary) -> Table:
 
 def _failure(failure: dict[str, Any]) -> RenderableType:
     examples = failure["examples"][:_SHOWN_PER_ERROR]
-    table = Table.grid(padding=(0, 2, 0, 2))
+    table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(overflow="fold")
     table.add_column(style="dim", overflow="fold")
     for each in examples:
-        table.add_row(Text(each["file"]), Text(each["reason"].removeprefix(failure["error"] + ": ")))
+        table.add_row(Text(each["file"]), Text(_why(each, failure["error"])))
     if failure["count"] > len(examples):
         table.add_row(Text(f"and {failure['count'] - len(examples):,} more", style="dim"))
-    return Group(Text(f"{failure['count']:,} × {failure['error']}", style="red"), table)
+    return Group(Text(f"{failure['count']:,} × {failure['error']}", style="red"), Padding(table, (0, 0, 0, 2)))
+
+
+def _why(example: dict[str, str], error: str) -> str:
+    """The reason without what stands beside it anyway."""
+    name = example["file"].rpartition("/")[2]
+    return example["reason"].removeprefix(f"{error}: ").replace(f"({name}, line ", "(line ")
 
 
 def _whereabouts(summary: Summary) -> Text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from monque._upkeep import happens_within
 from monque.cli._report import report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import Generator
 
     from monque.cli._progress import Progress
     from monque.cli._summary import Summary
@@ -38,39 +37,42 @@ class Screen:
         self._out = Console(highlight=False)
         self._aside = Console(stderr=True, highlight=False) if as_json else self._out
 
-    def say(self, line: str, style: str = "") -> None:
-        """Show a line of text, above what is live."""
-        self._aside.print(Text(line, style=style), soft_wrap=True)
+    def say(self, line: str) -> None:
+        """Tell a person what goes on; a script is not interested."""
+        if self._aside.is_terminal or not self._as_json:
+            self._print(line[:1].upper() + line[1:])
 
     def warn(self, line: str) -> None:
-        """Show a line that should be noticed."""
-        self.say(line, "yellow")
+        """Say what should be noticed, by whoever is there."""
+        self._print(line, "yellow")
 
-    @asynccontextmanager
-    async def showing(self, progress: Progress) -> AsyncGenerator[None]:
+    def _print(self, line: str, style: str = "") -> None:
+        self._aside.print(Text(line, style=style), soft_wrap=True)
+
+    @contextmanager
+    def showing(self, progress: Progress) -> Generator[None]:
         """Show `progress` as long as the block lasts."""
-        if self._aside.is_interactive:
-            with Live(progress, console=self._aside, refresh_per_second=_REFRESHES_PER_SECOND, transient=True):
-                yield
-        elif self._as_json:
+        with self._live(progress) if self._aside.is_interactive else self._lines(progress):
             yield
-        else:
-            async with self._lines(progress):
-                yield
 
-    @asynccontextmanager
-    async def _lines(self, progress: Progress) -> AsyncGenerator[None]:
-        over = asyncio.Event()
-        printing = asyncio.create_task(self._print_lines(progress, over))
+    def _live(self, progress: Progress) -> Live:
+        return Live(progress, console=self._aside, refresh_per_second=_REFRESHES_PER_SECOND, transient=True)
+
+    @contextmanager
+    def _lines(self, progress: Progress) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def print_line() -> None:
+            nonlocal timer
+            self.say(progress.line())
+            timer = loop.call_later(self._line_interval, print_line)
+
+        timer = loop.call_later(self._line_interval, print_line)
         try:
             yield
         finally:
-            over.set()
-            await printing
-
-    async def _print_lines(self, progress: Progress, over: asyncio.Event) -> None:
-        while not await happens_within(over, self._line_interval):
-            self.say(progress.line())
+            timer.cancel()
 
     def show(self, summary: Summary) -> None:
         """Show what came of it."""

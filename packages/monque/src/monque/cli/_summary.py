@@ -78,8 +78,8 @@ class Summary:
 
     @property
     def all_ended(self) -> bool:
-        """Whether there is a job for every file and each has ended."""
-        return self.completed + self.failed + self.cancelled == self.enqueued == self.files
+        """Whether there is a job for every file, and each has ended."""
+        return self.completed + self.failed + self.cancelled == self.enqueued >= self.files
 
 
 async def summarize(place: Place, root: Path, *, files: int, interrupted: bool) -> Summary:

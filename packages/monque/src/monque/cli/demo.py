@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
     from monque.cli._place import Place
 
-DEFAULT_CONCURRENCY = 2 * (os.cpu_count() or 1)
+# Measured: below this the jobs wait for the database, above it they wait for a thread.
+DEFAULT_CONCURRENCY = 8 * (os.cpu_count() or 1)
 
+_SCHEMES = ("mongodb://", "mongodb+srv://")
 _WORKER = "analyse-file"
 _BATCH = 250
 _LOOK_AGAIN = 2.0
@@ -64,9 +66,11 @@ def command(path: Path | None, *, concurrency: int, as_json: bool, uri: str | No
         The exit code: 0 if every job has ended, 128 + n after signal n, else 1.
 
     Raises:
-        UsageError: There is nothing to analyse in `path`.
+        UsageError: There is nothing to analyse in `path`, or `uri` is none of MongoDB.
         MonqueError: The database cannot be used.
     """
+    if uri and not uri.startswith(_SCHEMES):
+        raise UsageError("--uri, or $MONQUE_URI: expected a URI that begins with mongodb:// or mongodb+srv://")
     files = choose_files(path)
     # What fails is shown in the summary; without a handler Python would write it over the progress.
     logging.getLogger("monque").addHandler(logging.NullHandler())
@@ -110,11 +114,12 @@ async def _work(files: Files, screen: Screen, place: Place, concurrency: int) ->
     progress.follow(monque)
     monque.on("job:error", lambda event: screen.warn(f"{type(event.error).__name__}: {event.error}"))
     with _interruption(screen, analyst, news) as interruption:
-        async with monque, screen.showing(progress):
-            await monque.start()
-            await _enqueue(monque, files.paths, interruption)
-            await _until_ended(place, news, interruption)
-            await monque.stop()
+        async with monque:
+            with screen.showing(progress):
+                await monque.start()
+                await enqueue(monque, files.paths, interruption)
+                await _until_ended(place, news, interruption)
+                await monque.stop()
     return interruption
 
 
@@ -139,7 +144,8 @@ def _interruption(screen: Screen, analyst: Analyst, news: asyncio.Event) -> Inte
     return Interruption(stop=stop, hurry=hurry)
 
 
-async def _enqueue(monque: Monque, paths: Sequence[Path], interruption: Interruption) -> None:
+async def enqueue(monque: Monque, paths: Sequence[Path], interruption: Interruption) -> None:
+    """Enqueue a job for each file, batch by batch, until there is a signal."""
     for start in range(0, len(paths), _BATCH):
         if interruption.begun.is_set():
             return

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +24,10 @@ __all__ = ["eventually"]
 T = TypeVar("T")
 
 
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], *, timeout: float = ..., poll: float = ...) -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], *, timeout: float = ..., poll: float = ...) -> T: ...
 async def eventually(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10, poll: float = 0.01) -> T:
     """Wait until a condition holds.
 

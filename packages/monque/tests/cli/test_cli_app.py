@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monque.cli._app import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_version_and_the_help_with_examples(capsys: Any) -> None:
+    assert [run(arguments) for arguments in (["--version"], ["--help"], ["demo", "--help"], [])] == [0] * 4
+    said = capsys.readouterr().out
+    assert said.startswith("0.1.0\n")
+    assert "monque demo --json" in said
+    assert "--concurrency" in said
+
+
+def test_it_is_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "monque", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.1.0\n"
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--nonsense"], ["demo", "--concurrency", "0"], ["nonsense"]])
+def test_wrong_arguments_end_with_2(capsys: Any, arguments: list[str]) -> None:
+    assert run(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert arguments[-1].lstrip("-") in said.err.replace("\n", "")
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_without_its_packages_it_says_what_to_install(package: str) -> None:
+    done = _run_without(package)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert 'pip install "monque[cli]"' in done.stderr
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
+    done = _run_without("monque.cli.demo")
+    assert "ModuleNotFoundError" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+def _run_without(module: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.modules[{module!r}] = None; from monque.cli import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("uri", "code"),
+    [("mongodb://user:secret@127.0.0.1:1/?serverSelectionTimeoutMS=100", 1), ("http://user:secret@127.0.0.1/", 2)],
+)
+def test_an_error_is_one_line_without_secrets(capsys: Any, tree: Path, uri: str, code: int) -> None:
+    assert run(["demo", str(tree), "--uri", uri]) == code
+    said = capsys.readouterr()
+    assert said.err.startswith("monque: ")
+    assert said.err.count("\n") == 1
+    assert "secret" not in said.err + said.out
