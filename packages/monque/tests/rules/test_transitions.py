@@ -45,6 +45,7 @@ STALE = {
     "lastHeartbeat": LATER,
     "lockedAt": {"$exists": False},
 }
+UNSCHEDULED = {"repeatInterval": {"$exists": False}, "timezone": {"$exists": False}}
 EDGES = {
     "repeat": (
         transitions.repeat(RECURRING, "T", next_run_at=LATER),
@@ -71,12 +72,12 @@ EDGES = {
     ),
     "recover for good": (
         transitions.recover(SEEN, failed_because="gone"),
-        STALE,
+        STALE | UNSCHEDULED,
         {"$set": {"status": "failed", "failReason": "gone"}, "$unset": CLAIM, "$currentDate": TOUCHED},
     ),
     "recover_recurring": (
         transitions.recover_recurring(SEEN, next_run_at=LATER, failed_because="gone"),
-        STALE,
+        STALE | UNSCHEDULED,
         {
             "$set": {"status": "pending", "failReason": "gone", "nextRunAt": LATER, "failCount": 0},
             "$unset": CLAIM | {"attempts": ""},
