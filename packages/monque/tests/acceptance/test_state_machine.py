@@ -64,8 +64,8 @@ Document = dict[str, Any]
 
 EXAMPLES = int(os.environ.get("MONQUE_MACHINE_EXAMPLES", "0"))
 PROFILE = settings(
-    max_examples=EXAMPLES or 30,
-    stateful_step_count=60 if EXAMPLES else 30,
+    max_examples=EXAMPLES or 40,
+    stateful_step_count=60 if EXAMPLES else 40,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
@@ -111,6 +111,13 @@ class TwoInstances(RuleBasedStateMachine):
         self._flow = Flow(jobs)
         self._right_time = Time.of(self._server_time())
         self._instances = [self._new_instance(), self._new_instance()]
+        # Something to do from the first step on: a plain and a recurring job of each name, due, under the keys that
+        # the rules use.
+        for name in NAMES:
+            self.enqueue(0, name, "k", 0, "past")
+            self.schedule(0, name, "r", SCHEDULES[0], 0)
+            self.reschedule(0, len(self._expected) - 1, "past")
+        self._edges = dict.fromkeys(self._expected, "enqueue")
 
     @override
     def teardown(self) -> None:
@@ -168,8 +175,8 @@ class TwoInstances(RuleBasedStateMachine):
 
     # --- claim ------------------------------------------------------------------------------------------------------
 
-    @rule(who=WHO)
-    def look(self, who: int) -> None:
+    @rule(who=WHO, at_once=st.sampled_from([True, True, False]))
+    def look(self, who: int, at_once: bool) -> None:
         due_before = self._due()
         look = self._do(self._instances[who].look())
         due = self._due()
@@ -182,6 +189,8 @@ class TwoInstances(RuleBasedStateMachine):
             assert name in look.still_open or set(due_before[name]) <= set(jobs)
         if look.limit and not look.chosen:
             assert not any(due_before[name] for name in look.wanted)
+        if at_once:
+            self.claim(who, 1)
 
     @precondition(lambda self: self._instances[0].chosen or self._instances[1].chosen)
     @rule(who=WHO, times=TIMES)
@@ -197,11 +206,6 @@ class TwoInstances(RuleBasedStateMachine):
             self._expected[job.id].claim(token, instance.identity)
             self._edges[job.id] = "claim"
         self._check_limits(instance)
-
-    @rule(who=WHO)
-    def look_and_claim(self, who: int) -> None:
-        self.look(who)
-        self.claim(who, 1)
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
@@ -264,10 +268,10 @@ class TwoInstances(RuleBasedStateMachine):
     @precondition(lambda self: self._in(PROCESSING))
     @rule(pick=PICK)
     def lose_lease(self, pick: int) -> None:
-        """Nobody has renewed it for an hour."""
-        job = _pick(self._in(PROCESSING), pick)
-        self._documents.update_one({"_id": job}, [AGE])
-        self._edges[job] = "age"
+        """Its holder has not renewed it for an hour, nor any other job."""
+        holder = self._expected[_pick(self._in(PROCESSING), pick)].holder
+        self._documents.update_many({"claimedBy": holder}, [AGE])
+        self._edges.update((job, "age") for job, expected in self._expected.items() if expected.holder == holder)
 
     @precondition(lambda self: self._instances[0].held or self._instances[1].held)
     @rule(who=WHO)
@@ -278,8 +282,9 @@ class TwoInstances(RuleBasedStateMachine):
         self._edges.update(dict.fromkeys(mine, "renew"))
         assert instance.renew() == gone
 
-    @rule(who=WHO)
-    def survey(self, who: int) -> None:
+    @rule(who=WHO, meanwhile=st.sampled_from(["recover", "recover", "renew", "nothing"]))
+    def survey(self, who: int, meanwhile: str) -> None:
+        """A survey, and what happens until its findings are used, at once or by another rule."""
         instance = self._instances[who]
         since = instance.clock.now()
         survey, recovery = self._do(instance.survey())
@@ -296,6 +301,10 @@ class TwoInstances(RuleBasedStateMachine):
             and one["lastHeartbeat"] + timedelta(seconds=LEASE) <= since
         }
         assert {change.jobs[0] for change in _changes(recovery)} == expired
+        if meanwhile == "renew":
+            self.renew(1 - who)
+        if meanwhile != "nothing":
+            self.recover(who)
 
     @precondition(lambda self: any(_changes(one.recovery) for one in self._instances))
     @rule(who=WHO)
@@ -314,11 +323,6 @@ class TwoInstances(RuleBasedStateMachine):
                 self._edges[job] = "recover"
                 self._recovered(job)
         assert self._do(instance.recover(recovery)) == count
-
-    @rule(who=WHO)
-    def survey_and_recover(self, who: int) -> None:
-        self.survey(who)
-        self.recover(who)
 
     def _recovered(self, job: ObjectId) -> None:
         expected = self._expected[job]
@@ -376,22 +380,17 @@ class TwoInstances(RuleBasedStateMachine):
     # --- instances --------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._instances[0].held or self._instances[1].held)
-    @rule(who=WHO)
-    def stop(self, who: int) -> None:
-        """What has ended is written, what runs is released, and a fresh process takes its place."""
+    @rule(who=WHO, gracefully=st.booleans())
+    def end(self, who: int, gracefully: bool) -> None:
+        """Stopped, it writes what has ended and releases what runs; killed, it leaves its leases to run out."""
         instance = self._instances[who]
-        for run in list(instance.runs):
-            instance.finish(run, RELEASED)
-        while instance.finished:
-            self.settle(who, 1)
-        assert not instance.held
+        if gracefully:
+            for run in list(instance.runs):
+                instance.finish(run, RELEASED)
+            while instance.finished:
+                self.settle(who, 1)
+            assert not instance.held
         self._instances[who] = self._new_instance(instance.hours_off)
-
-    @precondition(lambda self: self._instances[0].held or self._instances[1].held)
-    @rule(who=WHO)
-    def crash(self, who: int) -> None:
-        """Its leases are left to run out."""
-        self._instances[who] = self._new_instance()
 
     @rule(who=WHO, hours=st.sampled_from([-3, 0, 0, 3]))
     def step_clock(self, who: int, hours: int) -> None:
