@@ -322,7 +322,7 @@ class Engine:
         settled = await self._persist(lambda: self._flow.settle(plan(held))) if held else None
         if settled is not None:
             for run in held:
-                if not await self._is_resettled(run, settled):
+                if not (settled.lost and await self._is_resettled(run, settled)):
                     self._close(run, settled)
         self._signal.set()
 
@@ -361,9 +361,9 @@ class Engine:
         job = run.job
         if self._held.get(job.id) == run.token:
             del self._held[job.id]
-        if job.id in settled.lost:
+        if settled.lost and job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
-        elif job.id in settled.refused:
+        elif settled.refused and job.id in settled.refused:
             self._events.emit(ev.JobErrorEvent, settled.refused[job.id], job)
         else:
             self._announce(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import bson
 from bson.codec_options import DatetimeConversion
@@ -58,8 +58,7 @@ _LEASE_FIELDS: Document = dict.fromkeys(
 _CANDIDATE_FIELDS = {"name": 1, "priority": 1, "nextRunAt": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A job that was pending and due when it was seen.
 
     Attributes:
