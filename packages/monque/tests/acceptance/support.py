@@ -162,6 +162,10 @@ class Mongod:
             preexec_fn=_die_with_parent,  # noqa: PLW1509  one call to the kernel, and no thread of ours holds a lock
         )
 
+    def client(self) -> MongoClient[dict[str, Any]]:
+        """To this one, whatever it is in its replica set."""
+        return MongoClient(self.address, directConnection=True)
+
     def send(self, number: signal.Signals) -> None:
         assert self._popen is not None
         self._popen.send_signal(number)
@@ -198,9 +202,12 @@ class ReplicaSet:
             "members": [{"_id": number, "host": member.address} for number, member in enumerate(self.members)],
             "settings": {"electionTimeoutMillis": 1500, "heartbeatIntervalMillis": 300},
         }
-        first = MongoClient[dict[str, Any]](self.members[0].address, directConnection=True)
-        with first:
-            first.admin.command("replSetInitiate", configuration)
+        for member in self.members:
+            # All have to be there when the first is told of them.
+            with member.client() as client:
+                client.admin.command("ping")
+        with self.members[0].client() as client:
+            client.admin.command("replSetInitiate", configuration)
         self.until_writable()
 
     def until_writable(self) -> None:

@@ -22,8 +22,10 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import time_machine
 from bson import ObjectId
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
     from monque import Job
     from monque.events import Event
+
+# This machine's time, even if this process' clock is off.
+machine_time: Callable[[], float] = time_machine.escape_hatch.time.time
 
 _EVENTS = (
     "job:complete",
@@ -153,7 +158,7 @@ class Records:
             "attempt": job.attempts,
             "due": job.next_run_at,
             "token": job.claim_token,
-            "late": real_time() - job.next_run_at.timestamp(),
+            "late": machine_time() - job.next_run_at.timestamp(),
         }
         while True:
             try:
@@ -164,14 +169,6 @@ class Records:
                 await asyncio.sleep(0.1)
             else:
                 return
-
-
-def real_time() -> float:
-    """The time of this machine, even if this process' clock is off."""
-    return time.time() - _CLOCK["off"]
-
-
-_CLOCK = {"off": 0.0}
 
 
 def declare_workers(monque: Monque, names: list[str], records: Records | None) -> None:
@@ -232,13 +229,7 @@ def run(given: dict[str, Any]) -> None:
     end_with_parent()
     if "crash" in given:
         CRASHES[given["crash"]]()
-    _CLOCK["off"] = given.get("clock", 0)
-    if not _CLOCK["off"]:
-        asyncio.run(main(given))
-        return
-    import time_machine
-
-    with time_machine.travel(time.time() + _CLOCK["off"], tick=True):
+    with time_machine.travel(time.time() + given["clock"], tick=True) if "clock" in given else nullcontext():
         asyncio.run(main(given))
 
 
