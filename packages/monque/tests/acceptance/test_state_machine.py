@@ -77,9 +77,11 @@ PROFILE = settings(
 WHO = st.sampled_from([0, 1])
 PICK = st.integers(0, 99)
 NAME = st.sampled_from(NAMES)
+WRITES = st.sampled_from([0, 1, 1, 2])
+RARELY = st.sampled_from([False, False, True])
 TIMES = st.sampled_from([1, 1, 2])
 DUE = st.sampled_from(["now", "past", "later"])
-OUTCOMES: list[Outcome] = [COMPLETED, Failed(ValueError("no")), Failed(ValueError("never"), final=True), RELEASED]
+OTHER_OUTCOMES: list[Outcome] = [Failed(ValueError("no")), Failed(ValueError("never"), final=True), RELEASED]
 SCHEDULES = [Yearly.in_days(days, timezone) for days, timezone in ((100, "UTC"), (100, "Asia/Kolkata"), (200, "UTC"))]
 SCHEDULE = st.sampled_from(SCHEDULES)
 HOUR = timedelta(hours=1)
@@ -111,13 +113,16 @@ class TwoInstances(RuleBasedStateMachine):
         self._flow = Flow(jobs)
         self._right_time = Time.of(self._server_time())
         self._instances = [self._new_instance(), self._new_instance()]
-        # Something to do from the first step on: a plain and a recurring job of each name, due, under the keys that
-        # the rules use.
+        # Something to do from the first step on: a plain and a recurring job of each name under the keys that the rules
+        # use, and some of them running.
         for name in NAMES:
             self.enqueue(0, name, "k", 0, "past")
             self.schedule(0, name, "r", SCHEDULES[0], 0)
             self.reschedule(0, len(self._expected) - 1, "past")
         self._edges = dict.fromkeys(self._expected, "enqueue")
+        self._check_documents()
+        for who in (0, 1):
+            self.look(who, "")
 
     @override
     def teardown(self) -> None:
@@ -232,13 +237,16 @@ class TwoInstances(RuleBasedStateMachine):
     # --- settle -----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._instances[0].runs or self._instances[1].runs)
-    @rule(
-        pick=PICK,
-        outcome=st.sampled_from(OUTCOMES),
-        times=st.sampled_from([0, 1, 1, 2]),
-        is_redefined=st.sampled_from([False, False, True]),
-    )
-    def finish(self, pick: int, outcome: Outcome, times: int, is_redefined: bool) -> None:
+    @rule(pick=PICK, times=WRITES, is_redefined=RARELY)
+    def succeed(self, pick: int, times: int, is_redefined: bool) -> None:
+        self._finish(pick, COMPLETED, times, is_redefined=is_redefined)
+
+    @precondition(lambda self: self._instances[0].runs or self._instances[1].runs)
+    @rule(pick=PICK, outcome=st.sampled_from(OTHER_OUTCOMES), times=WRITES, is_redefined=RARELY)
+    def fail(self, pick: int, outcome: Outcome, times: int, is_redefined: bool) -> None:
+        self._finish(pick, outcome, times, is_redefined=is_redefined)
+
+    def _finish(self, pick: int, outcome: Outcome, times: int, *, is_redefined: bool) -> None:
         """A run ends; whether it is written down at once, later, or twice since the answer was lost, is open."""
         instance, run = _pick([(one, run) for one in self._instances for run in one.runs], pick)
         if is_redefined:
@@ -298,7 +306,9 @@ class TwoInstances(RuleBasedStateMachine):
     @rule(pick=PICK)
     def lose_lease(self, pick: int) -> None:
         """Its holder has not renewed it for an hour, nor any other job."""
-        holder = self._expected[_pick(self._in(PROCESSING), pick)].holder
+        self._age(self._expected[_pick(self._in(PROCESSING), pick)].holder)
+
+    def _age(self, holder: str | None) -> None:
         self._documents.update_many({"claimedBy": holder}, [AGE])
         self._edges.update((job, "age") for job, expected in self._expected.items() if expected.holder == holder)
 
@@ -311,11 +321,16 @@ class TwoInstances(RuleBasedStateMachine):
         self._edges.update(dict.fromkeys(mine, "renew"))
         assert instance.renew() == gone
 
-    @rule(who=WHO, is_late=st.booleans(), meanwhile=st.sampled_from(["", "", "renew", "redefine", "leave it"]))
+    @rule(
+        who=WHO,
+        is_late=st.sampled_from([True, True, False]),
+        meanwhile=st.sampled_from(["", "", "renew", "redefine", "leave it"]),
+    )
     def survey(self, who: int, is_late: bool, meanwhile: str) -> None:
         """A survey, and what happens until its findings are used, at once or by another rule."""
-        if is_late and self._in(PROCESSING):
-            self.lose_lease(0)
+        others = [job for job in self._in(PROCESSING) if job not in self._instances[who].held]
+        if is_late and others:
+            self._age(self._expected[others[0]].holder)
             self._check_documents()
         instance = self._instances[who]
         since = instance.clock.now()
