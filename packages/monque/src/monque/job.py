@@ -6,7 +6,7 @@ from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annota
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from bson import ObjectId
 
@@ -195,7 +195,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
         missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
     # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
-    job = cast("Job[Any]", object.__new__(Job))
+    job: Job[Any] = Job.__new__(Job)
     vars(job).update(values)
     return job
 
