@@ -27,7 +27,7 @@ from monque._store.jobs import Jobs
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
-from monque.options import Options
+from monque.options import Options, seconds
 from monque.worker import Handler, Worker, Workers
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ class Monque:
                 # Whoever waited for the same end, too, may have started anew by now.
                 if connected.work is work:
                     connected.engine = connected.work = None
-        await self._events.drain()
+        await self._events.drain(seconds(self._options.shutdown_timeout))
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then stop. A second signal cancels the running handlers.

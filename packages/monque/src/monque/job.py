@@ -173,6 +173,7 @@ _FIELDS = {
     "attempts": _Field("attempts", int, _count),
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
+_Job: type[Job[Any]] = Job
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Job) if field.name not in _REQUIRED}
 
 
@@ -195,7 +196,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
         missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
     # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
-    job: Job[Any] = Job.__new__(Job)
+    job = object.__new__(_Job)
     vars(job).update(values)
     return job
 
