@@ -178,7 +178,9 @@ class Engine:
             else:
                 await self._wait()
         except Exception as error:  # noqa: BLE001  nothing ends an instance but `stop()`
+            # Whatever it was doing is not done.
             self._agenda.open(wanted)
+            self._times.unknown = True
             await self._pause_after(error)
         else:
             self._pause = _FIRST_PAUSE
@@ -229,10 +231,12 @@ class Engine:
         sighting = await self._ask(self._flow.look(wanted, limit))
         chosen = self._agenda.choose(wanted, limit, sighting)
         if chosen and not self.is_stopping:
-            await self._take([candidate.id for candidate in chosen])
+            taken = await self._take([candidate.id for candidate in chosen])
+            if not taken:
+                self._agenda.open(wanted)
 
-    async def _take(self, jobs: Sequence[ObjectId]) -> None:
-        """Claim, until it is known what came of it: an error may hide that the claim was made."""
+    async def _take(self, jobs: Sequence[ObjectId]) -> bool:
+        """Claim, until it is known what came of it: an error may hide that the claim was made. False if it never is."""
         token = secrets.token_hex(12)
         deadline = time.monotonic() + self._lease
         while time.monotonic() < min(deadline, self._give_up_at):
@@ -249,7 +253,8 @@ class Engine:
                 await self._pause_after(error)
             else:
                 await self._begin(claimed, token)
-                return
+                return True
+        return False
 
     async def _begin(self, claimed: Claimed, token: str) -> None:
         self._lost({job.id: self._held[job.id] for job in claimed.jobs if job.id in self._held})
@@ -279,6 +284,9 @@ class Engine:
             self._events.emit(ev.JobStartEvent, job)
             started = time.perf_counter()
             outcome = await execute(self._workers[job.name], job)
+            if outcome is RELEASED and not self.is_stopping:
+                # Nobody but a stop gives jobs back: the handler has cancelled itself.
+                outcome = Failed(asyncio.CancelledError())
             finished = Finished(job, run.token, outcome, time.perf_counter() - started)
             if self._held.get(job.id) == run.token:
                 self._settles.add(self._decide(finished))
@@ -310,12 +318,20 @@ class Engine:
     # --- settling ---------------------------------------------------------------------------------------------------
 
     async def _settle(self, finished: list[Finished]) -> None:
-        settled = await self._persist(lambda: self._flow.settle(plan(finished)))
+        held = [run for run in finished if self._is_held(run)]
+        settled = await self._persist(lambda: self._flow.settle(plan(held))) if held else None
         if settled is not None:
-            for run in finished:
-                if not await self._is_resettled(run, settled):
+            for run in held:
+                if not (settled.lost and await self._is_resettled(run, settled)):
                     self._close(run, settled)
         self._signal.set()
+
+    def _is_held(self, run: Finished) -> bool:
+        """Whether the job was not claimed again, here, while the outcome waited to be written."""
+        if self._held.get(run.job.id) == run.token:
+            return True
+        self._events.emit(ev.JobLostEvent, run.job)
+        return False
 
     async def _persist(self, question: Callable[[], Awaitable[T]]) -> T | None:
         """Get an answer from the database, however often it takes; None if the shutdown's time ran out over it."""
@@ -345,9 +361,9 @@ class Engine:
         job = run.job
         if self._held.get(job.id) == run.token:
             del self._held[job.id]
-        if job.id in settled.lost:
+        if settled.lost and job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
-        elif job.id in settled.refused:
+        elif settled.refused and job.id in settled.refused:
             self._events.emit(ev.JobErrorEvent, settled.refused[job.id], job)
         else:
             self._announce(run)

@@ -27,7 +27,7 @@ from monque._store.jobs import Jobs
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
-from monque.options import Options
+from monque.options import Options, seconds
 from monque.worker import Handler, Worker, Workers
 
 if TYPE_CHECKING:
@@ -128,11 +128,12 @@ class Monque:
             EmbeddedError: The embedded MongoDB cannot be started.
         """
         async with self._opening:
-            if self._connected is None:
-                async with AsyncExitStack() as stack:
-                    connected = await self._open(stack)
-                    self._stack = stack.pop_all()
-                self._connected = connected
+            if self._connected is not None:
+                return
+            async with AsyncExitStack() as stack:
+                connected = await self._open(stack)
+                self._stack = stack.pop_all()
+            self._connected = connected
 
     async def close(self) -> None:
         """Stop working, and close what `initialize()` opened. Doing it again changes nothing."""
@@ -367,6 +368,9 @@ class Monque:
         Raises:
             ConnectionError: Not connected yet.
         """
+        self._begin()
+
+    def _begin(self) -> asyncio.Task[None]:
         connected = self._connection()
         if connected.work is None:
             logs.attach_runs(self._events)
@@ -379,6 +383,7 @@ class Monque:
                 instance=self.instance_id,
             )
             connected.work = asyncio.create_task(connected.engine.run())
+        return connected.work
 
     async def stop(self) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
@@ -395,7 +400,7 @@ class Monque:
                 # Whoever waited for the same end, too, may have started anew by now.
                 if connected.work is work:
                     connected.engine = connected.work = None
-        await self._events.drain()
+        await self._events.drain(seconds(self._options.shutdown_timeout))
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then stop. A second signal cancels the running handlers.
@@ -409,12 +414,10 @@ class Monque:
             async with self:
                 await self.run()
             return
-        await self.start()
-        work = self._connected.work
+        work = self._begin()
         with self._signals():
             try:
-                if work is not None:
-                    await asyncio.wait([work])
+                await asyncio.wait([work])
             finally:
                 await self.stop()
 

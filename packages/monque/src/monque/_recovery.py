@@ -60,7 +60,10 @@ def _expiry(lease: Lease, timeout: float) -> datetime | None:
     interval = lease.get("heartbeatInterval")
     if isinstance(interval, int | float) and interval > 0:
         timeout = min(3 * interval / 1000, _LONGEST_LEASE)
-    return renewed + timedelta(seconds=timeout)
+    try:
+        return renewed + timedelta(seconds=timeout)
+    except OverflowError:
+        return None
 
 
 _LONGEST_LEASE = 86_400.0
@@ -68,6 +71,8 @@ _LONGEST_LEASE = 86_400.0
 
 def _attempts(lease: Lease) -> int:
     attempts = lease.get("attempts")
+    if isinstance(attempts, float) and attempts.is_integer():
+        return int(attempts)
     return attempts if isinstance(attempts, int) else 0
 
 

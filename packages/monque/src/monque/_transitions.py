@@ -253,5 +253,10 @@ def held(jobs: Sequence[ObjectId], token: str) -> dict[str, Any]:
     return {"_id": _ids(jobs), "status": JobStatus.PROCESSING.value, "claimToken": token}
 
 
+def apart(change: Transition) -> list[Transition]:
+    """The same change, for each of its jobs by itself."""
+    return [replace(change, jobs=[job], filter={**change.filter, "_id": job}) for job in change.jobs]
+
+
 def _ids(jobs: Sequence[ObjectId]) -> Any:  # noqa: ANN401  an id or an operator
     return jobs[0] if len(jobs) == 1 else {"$in": jobs}

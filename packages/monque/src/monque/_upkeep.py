@@ -52,9 +52,9 @@ async def outlast(task: asyncio.Task[None]) -> None:
 
 async def happens_within(event: asyncio.Event, timeout: float) -> bool:
     """Wait for `event` for at most `timeout` seconds; say whether it happened."""
+    waiting = asyncio.ensure_future(event.wait())
     try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+        await asyncio.wait([waiting], timeout=timeout)
+    finally:
+        waiting.cancel()
+    return event.is_set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import BuiltinMethodType, MethodType
@@ -368,11 +369,20 @@ class Events:
                     subscriptions.remove(each)
                 self._tell(each.listener, event)
 
-    async def drain(self) -> None:
-        """Wait until the async listeners called so far have returned; one that calls this waits for the others."""
+    async def drain(self, timeout: float | None = None) -> None:
+        """Wait until the async listeners called so far have returned; one that calls this waits for the others.
+
+        Those that have not returned after `timeout` seconds are cancelled.
+        """
         self._tasks -= {asyncio.current_task()}
+        deadline = None if timeout is None else time.monotonic() + timeout
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            _, late = await asyncio.wait(self._tasks, timeout=left)
+            if left == 0:
+                for task in late:
+                    task.cancel()
+                return
 
     def _add(self, event: str, listener: AnyListener, *, once: bool) -> None:
         if not callable(listener):

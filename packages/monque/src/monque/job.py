@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -173,6 +173,8 @@ _FIELDS = {
     "attempts": _Field("attempts", int, _count),
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
+_Job: type[Job[Any]] = Job
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Job) if field.name not in _REQUIRED}
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
@@ -180,7 +182,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
 
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
-    values: dict[str, Any] = {}
+    values = _DEFAULTS.copy()
     for wire, value in document.items():
         field = _FIELDS.get(wire)
         if field is not None:
@@ -193,7 +195,10 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     if not values.keys() >= _REQUIRED:
         missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
-    return Job(**values)
+    # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
+    job = object.__new__(_Job)
+    vars(job).update(values)
+    return job
 
 
 def _expected(wire: str) -> str:

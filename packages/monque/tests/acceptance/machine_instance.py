@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAMES = ("a", "b")
 LEASE = 600.0
-MAX_RETRIES = 3
+MAX_RETRIES = 2
 OPTIONS = Options(
     retry=Retry(max_retries=MAX_RETRIES, base=3600),
     lease=LeaseOption(timeout=LEASE),

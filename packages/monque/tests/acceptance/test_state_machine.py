@@ -64,8 +64,8 @@ Document = dict[str, Any]
 
 EXAMPLES = int(os.environ.get("MONQUE_MACHINE_EXAMPLES", "0"))
 PROFILE = settings(
-    max_examples=EXAMPLES or 30,
-    stateful_step_count=60 if EXAMPLES else 30,
+    max_examples=EXAMPLES or 40,
+    stateful_step_count=60 if EXAMPLES else 40,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
@@ -77,9 +77,11 @@ PROFILE = settings(
 WHO = st.sampled_from([0, 1])
 PICK = st.integers(0, 99)
 NAME = st.sampled_from(NAMES)
+WRITES = st.sampled_from([0, 1, 1, 2])
+RARELY = st.sampled_from([False, False, True])
 TIMES = st.sampled_from([1, 1, 2])
 DUE = st.sampled_from(["now", "past", "later"])
-OUTCOMES: list[Outcome] = [COMPLETED, Failed(ValueError("no")), Failed(ValueError("never"), final=True), RELEASED]
+OTHER_OUTCOMES: list[Outcome] = [Failed(ValueError("no")), Failed(ValueError("never"), final=True), RELEASED]
 SCHEDULES = [Yearly.in_days(days, timezone) for days, timezone in ((100, "UTC"), (100, "Asia/Kolkata"), (200, "UTC"))]
 SCHEDULE = st.sampled_from(SCHEDULES)
 HOUR = timedelta(hours=1)
@@ -111,6 +113,16 @@ class TwoInstances(RuleBasedStateMachine):
         self._flow = Flow(jobs)
         self._right_time = Time.of(self._server_time())
         self._instances = [self._new_instance(), self._new_instance()]
+        # Something to do from the first step on: a plain and a recurring job of each name under the keys that the rules
+        # use, and some of them running.
+        for name in NAMES:
+            self.enqueue(0, name, "k", 0, "past")
+            self.schedule(0, name, "r", SCHEDULES[0], 0)
+            self.reschedule(0, len(self._expected) - 1, "past")
+        self._edges = dict.fromkeys(self._expected, "enqueue")
+        self._check_documents()
+        for who in (0, 1):
+            self.look(who, "")
 
     @override
     def teardown(self) -> None:
@@ -141,6 +153,13 @@ class TwoInstances(RuleBasedStateMachine):
         for job in sorted((one, other), key=lambda job: job.id):
             self._enqueued(request, job)
 
+    @rule(who=WHO, name=NAME, priority=st.sampled_from([0, -5, 7]))
+    def enqueue_three(self, who: int, name: str, priority: int) -> None:
+        """Enough to fill a look."""
+        request = NewJob(name=name, priority=priority, run_at=self._server_time() - HOUR)
+        for job in self._do(self._instances[who].producer.enqueue_many([request] * 3, None)):
+            self._enqueued(request, job)
+
     @rule(
         who=WHO, name=NAME, key=st.sampled_from(["k", "r"]), schedule=st.sampled_from(SCHEDULES), data=st.integers(0, 1)
     )
@@ -166,10 +185,20 @@ class TwoInstances(RuleBasedStateMachine):
             expected.next_run_at = first
         expected.expression, expected.timezone, expected.data = *wanted, {"n": data}
 
+    def _redefine(self, job: ObjectId) -> None:
+        """Give it a schedule that it does not have yet."""
+        expected = self._expected[job]
+        if expected.unique_key in {"k", "r"} and expected.status in ACTIVE:
+            has = (expected.expression, expected.timezone)
+            other = next(one for one in SCHEDULES if (one.expression, one.wire_timezone) != has)
+            self.schedule(0, expected.name, str(expected.unique_key), other, 0)
+        self._check_documents()
+
     # --- claim ------------------------------------------------------------------------------------------------------
 
-    @rule(who=WHO)
-    def look(self, who: int) -> None:
+    @rule(who=WHO, meanwhile=st.sampled_from(["", "", "reschedule", "rob", "leave it"]))
+    def look(self, who: int, meanwhile: str) -> None:
+        """A look, and what happens until what was chosen is claimed, at once or by another rule."""
         due_before = self._due()
         look = self._do(self._instances[who].look())
         due = self._due()
@@ -182,6 +211,13 @@ class TwoInstances(RuleBasedStateMachine):
             assert name in look.still_open or set(due_before[name]) <= set(jobs)
         if look.limit and not look.chosen:
             assert not any(due_before[name] for name in look.wanted)
+        if meanwhile == "reschedule" and look.chosen:
+            self._reschedule(look.chosen[0].id, self._server_time() + HOUR)
+        elif meanwhile == "rob":
+            self.look(1 - who, "")
+        self._check_documents()
+        if meanwhile != "leave it":
+            self.claim(who, 1)
 
     @precondition(lambda self: self._instances[0].chosen or self._instances[1].chosen)
     @rule(who=WHO, times=TIMES)
@@ -198,18 +234,23 @@ class TwoInstances(RuleBasedStateMachine):
             self._edges[job.id] = "claim"
         self._check_limits(instance)
 
-    @rule(who=WHO)
-    def look_and_claim(self, who: int) -> None:
-        self.look(who)
-        self.claim(who, 1)
-
     # --- settle -----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._instances[0].runs or self._instances[1].runs)
-    @rule(pick=PICK, outcome=st.sampled_from(OUTCOMES), times=st.sampled_from([0, 1, 1, 2]))
-    def finish(self, pick: int, outcome: Outcome, times: int) -> None:
+    @rule(pick=PICK, times=WRITES, is_redefined=RARELY)
+    def succeed(self, pick: int, times: int, is_redefined: bool) -> None:
+        self._finish(pick, COMPLETED, times, is_redefined=is_redefined)
+
+    @precondition(lambda self: self._instances[0].runs or self._instances[1].runs)
+    @rule(pick=PICK, outcome=st.sampled_from(OTHER_OUTCOMES), times=WRITES, is_redefined=RARELY)
+    def fail(self, pick: int, outcome: Outcome, times: int, is_redefined: bool) -> None:
+        self._finish(pick, outcome, times, is_redefined=is_redefined)
+
+    def _finish(self, pick: int, outcome: Outcome, times: int, *, is_redefined: bool) -> None:
         """A run ends; whether it is written down at once, later, or twice since the answer was lost, is open."""
         instance, run = _pick([(one, run) for one in self._instances for run in one.runs], pick)
+        if is_redefined:
+            self._redefine(run.job.id)
         earliest = instance.clock.now()
         finished = instance.finish(run, outcome)
         self._check_finished(finished, earliest, instance.clock.now())
@@ -264,10 +305,12 @@ class TwoInstances(RuleBasedStateMachine):
     @precondition(lambda self: self._in(PROCESSING))
     @rule(pick=PICK)
     def lose_lease(self, pick: int) -> None:
-        """Nobody has renewed it for an hour."""
-        job = _pick(self._in(PROCESSING), pick)
-        self._documents.update_one({"_id": job}, [AGE])
-        self._edges[job] = "age"
+        """Its holder has not renewed it for an hour, nor any other job."""
+        self._age(self._expected[_pick(self._in(PROCESSING), pick)].holder)
+
+    def _age(self, holder: str | None) -> None:
+        self._documents.update_many({"claimedBy": holder}, [AGE])
+        self._edges.update((job, "age") for job, expected in self._expected.items() if expected.holder == holder)
 
     @precondition(lambda self: self._instances[0].held or self._instances[1].held)
     @rule(who=WHO)
@@ -278,8 +321,17 @@ class TwoInstances(RuleBasedStateMachine):
         self._edges.update(dict.fromkeys(mine, "renew"))
         assert instance.renew() == gone
 
-    @rule(who=WHO)
-    def survey(self, who: int) -> None:
+    @rule(
+        who=WHO,
+        is_late=st.sampled_from([True, True, False]),
+        meanwhile=st.sampled_from(["", "", "renew", "redefine", "leave it"]),
+    )
+    def survey(self, who: int, is_late: bool, meanwhile: str) -> None:
+        """A survey, and what happens until its findings are used, at once or by another rule."""
+        others = [job for job in self._in(PROCESSING) if job not in self._instances[who].held]
+        if is_late and others:
+            self._age(self._expected[others[0]].holder)
+            self._check_documents()
         instance = self._instances[who]
         since = instance.clock.now()
         survey, recovery = self._do(instance.survey())
@@ -296,6 +348,14 @@ class TwoInstances(RuleBasedStateMachine):
             and one["lastHeartbeat"] + timedelta(seconds=LEASE) <= since
         }
         assert {change.jobs[0] for change in _changes(recovery)} == expired
+        if meanwhile == "renew":
+            self.renew(1 - who)
+        elif meanwhile == "redefine":
+            for job in expired:
+                self._redefine(job)
+        self._check_documents()
+        if meanwhile != "leave it":
+            self.recover(who)
 
     @precondition(lambda self: any(_changes(one.recovery) for one in self._instances))
     @rule(who=WHO)
@@ -314,11 +374,6 @@ class TwoInstances(RuleBasedStateMachine):
                 self._edges[job] = "recover"
                 self._recovered(job)
         assert self._do(instance.recover(recovery)) == count
-
-    @rule(who=WHO)
-    def survey_and_recover(self, who: int) -> None:
-        self.survey(who)
-        self.recover(who)
 
     def _recovered(self, job: ObjectId) -> None:
         expected = self._expected[job]
@@ -362,6 +417,10 @@ class TwoInstances(RuleBasedStateMachine):
     def reschedule(self, who: int, pick: int, due: str) -> None:
         job = _pick(self._in(*ACTIVE), pick)
         run_at = self._instances[who].clock.now() + {"now": 0, "past": -1, "later": 2}[due] * HOUR
+        self._reschedule(job, run_at)
+
+    def _reschedule(self, job: ObjectId, run_at: datetime) -> None:
+        run_at = run_at.replace(microsecond=run_at.microsecond // 1000 * 1000)
         expected, change = self._expected[job], transitions.reschedule([job], run_at=run_at)
         if self._apply(change, "reschedule", possible=expected.status == PENDING):
             expected.next_run_at = run_at
@@ -376,22 +435,17 @@ class TwoInstances(RuleBasedStateMachine):
     # --- instances --------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._instances[0].held or self._instances[1].held)
-    @rule(who=WHO)
-    def stop(self, who: int) -> None:
-        """What has ended is written, what runs is released, and a fresh process takes its place."""
+    @rule(who=WHO, gracefully=st.booleans())
+    def end(self, who: int, gracefully: bool) -> None:
+        """Stopped, it writes what has ended and releases what runs; killed, it leaves its leases to run out."""
         instance = self._instances[who]
-        for run in list(instance.runs):
-            instance.finish(run, RELEASED)
-        while instance.finished:
-            self.settle(who, 1)
-        assert not instance.held
+        if gracefully:
+            for run in list(instance.runs):
+                instance.finish(run, RELEASED)
+            while instance.finished:
+                self.settle(who, 1)
+            assert not instance.held
         self._instances[who] = self._new_instance(instance.hours_off)
-
-    @precondition(lambda self: self._instances[0].held or self._instances[1].held)
-    @rule(who=WHO)
-    def crash(self, who: int) -> None:
-        """Its leases are left to run out."""
-        self._instances[who] = self._new_instance()
 
     @rule(who=WHO, hours=st.sampled_from([-3, 0, 0, 3]))
     def step_clock(self, who: int, hours: int) -> None:
@@ -405,6 +459,9 @@ class TwoInstances(RuleBasedStateMachine):
 
     @invariant()
     def the_documents_are_as_expected(self) -> None:
+        self._check_documents()
+
+    def _check_documents(self) -> None:
         documents = {one["_id"]: one for one in self._documents.find()}
         assert documents.keys() == self._expected.keys()
         for job, document in documents.items():

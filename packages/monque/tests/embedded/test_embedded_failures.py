@@ -165,7 +165,7 @@ def test_a_directory_of_another_version(tmp_path: Path) -> None:
 def test_a_directory_that_a_mongod_started_by_hand_uses(tmp_path: Path, tools: Tools) -> None:
     database = tmp_path / _keeper.DATABASE
     database.mkdir()
-    command = [find_mongod(), "--port=0", "--bind_ip=127.0.0.1", f"--dbpath={database}", "--nounixsocket"]
+    command = [str(find_mongod()), "--port=0", "--bind_ip=127.0.0.1", f"--dbpath={database}", "--nounixsocket"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as stranger:
         lock = database / "mongod.lock"
         tools.until(lambda: lock.exists() and lock.read_text().strip() == str(stranger.pid))

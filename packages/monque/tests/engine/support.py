@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from bson import ObjectId
 from pymongo import MongoClient
+from pymongo.monitoring import CommandListener
 
 from monque import Monque, Options, Polling
 from monque.events import EventName
@@ -23,7 +26,15 @@ from monque.testing.plugin import with_database
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 
+    from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
+    from typing_extensions import override
+
     from monque import Job
+else:
+
+    def override(method: Any) -> Any:
+        return method
+
 
 E = TypeVar("E")
 Document = dict[str, Any]
@@ -53,8 +64,8 @@ class Bench:
         moment: datetime = self.client.admin.command("hello")["localTime"]
         return moment.replace(tzinfo=UTC)
 
-    def insert(self, name: str, **fields: Any) -> ObjectId:
-        return self.insert_many([{"name": name, **fields}])[0]
+    def insert(self, job_name: str, /, **fields: Any) -> ObjectId:
+        return self.insert_many([{"name": job_name, **fields}])[0]
 
     def insert_many(self, jobs: Iterable[Document]) -> list[ObjectId]:
         """Store jobs as another producer would, without Monque."""
@@ -63,7 +74,7 @@ class Bench:
         self.jobs.insert_many(documents)
         return [document["_id"] for document in documents]
 
-    def insert_claimed(self, name: str, *, age: float, **fields: Any) -> ObjectId:
+    def insert_claimed(self, name: str, /, *, age: float, **fields: Any) -> ObjectId:
         """Store a job that a dead instance holds, whose lease of 30 s was renewed last `age` seconds ago."""
         then = self.now() - timedelta(seconds=age)
         claim = {
@@ -82,11 +93,17 @@ class Bench:
         assert document is not None
         return document
 
+    def glance(self, job: ObjectId) -> Document:
+        """What can be read of a job that as a whole cannot."""
+        document = self.jobs.find_one({"_id": job}, {"status": 1, "failReason": 1})
+        assert document is not None
+        return document
+
     def count(self, **query: Any) -> int:
         return self.jobs.count_documents(query)
 
     def statuses(self) -> Counter[str]:
-        return Counter(document["status"] for document in self.jobs.find())
+        return Counter(document["status"] for document in self.jobs.find({}, {"status": 1}))
 
     def steal(self, job: ObjectId | Job[Any], **fields: Any) -> None:
         """Let a claim end as if its lease had run out and another instance had taken the job back."""
@@ -121,14 +138,37 @@ class Lab(Bench):
     def _fail(self, how: Document) -> Document:
         return self.client.admin.command({"configureFailPoint": "failCommand", **how})
 
-    def streams(self) -> list[Document]:
-        """The change streams of this test's instances, at this moment."""
+    def doing(self) -> list[Document]:
+        """What the server does for this test's instances at this moment."""
         operations = self.client.admin.aggregate([{"$currentOp": {"idleCursors": True, "localOps": True}}])
-        return [
-            operation
-            for operation in operations
-            if operation.get("appName") == self.app and operation.get("cursor", {}).get("tailable")
-        ]
+        return [operation for operation in operations if operation.get("appName") == self.app]
+
+    def is_doing(self, command: str) -> bool:
+        return any(command in operation.get("command", {}) for operation in self.doing())
+
+    def streams(self) -> list[Document]:
+        """The change streams of this test's instances."""
+        return [operation for operation in self.doing() if operation.get("cursor", {}).get("tailable")]
+
+
+class Commands(CommandListener):
+    """The commands that an instance sends for its jobs, by name."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    @override
+    def started(self, event: CommandStartedEvent) -> None:
+        if "monque_jobs" in event.command.values():
+            self.names.append(event.command_name)
+
+    @override
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        """Not counted."""
+
+    @override
+    def failed(self, event: CommandFailedEvent) -> None:
+        """Not counted."""
 
 
 class Record:
@@ -210,7 +250,8 @@ class Proxy:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
-            yield self
+            with forgotten_sockets():
+                yield self
         finally:
             server.close()
             self.cut()
@@ -221,7 +262,7 @@ class Proxy:
 
     def uri(self, bench: Bench, **settings: Any) -> str:
         more = "".join(f"&{name}={value}" for name, value in settings.items())
-        return f"mongodb://127.0.0.1:{self.port}/{bench.database_name}?directConnection=true&appName={bench.app}{more}"
+        return f"mongodb://127.0.0.1:{self.port}/{bench.database_name}?directConnection=true&heartbeatFrequencyMS=1000&appName={bench.app}{more}"
 
     def fall_silent(self) -> None:
         """Connections stay open, and nothing comes through any more."""
@@ -270,6 +311,15 @@ class _Line:
 
     def __init__(self) -> None:
         self.streams = False
+
+
+@contextmanager
+def forgotten_sockets() -> Generator[None]:
+    """For servers out of reach: the driver leaves sockets to be collected when it is closed while it connects."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
 
 
 @asynccontextmanager

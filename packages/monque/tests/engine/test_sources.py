@@ -8,6 +8,8 @@ from pymongo import AsyncMongoClient
 from monque import ConfigurationError, Monque
 from monque.errors import ConnectionError
 
+from .support import forgotten_sockets
+
 if TYPE_CHECKING:
     from .support import Bench
 
@@ -61,7 +63,7 @@ async def test_the_settings_of_a_uri_win_over_those_of_monque(bench: Bench) -> N
 
 async def test_an_unreachable_server_is_told_early_and_without_the_password() -> None:
     monque = Monque("mongodb://ada:secret@127.0.0.1:1/?serverSelectionTimeoutMS=100")
-    with pytest.raises(ConnectionError) as raised:
+    with forgotten_sockets(), pytest.raises(ConnectionError) as raised:
         await monque.initialize()
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is not None

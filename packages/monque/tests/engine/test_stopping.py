@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import time
 from contextlib import suppress
@@ -114,20 +115,15 @@ async def test_a_job_that_is_claimed_while_the_stop_begins_is_released(lab: Lab)
     runs = Gate()
     monque.worker("greet", runs)
     async with working(monque):
-        await eventually(lambda: lab.streams())
+        await eventually(lab.streams)
         with lab.failing("update", blockConnection=True, blockTimeMS=1000):
             job = await monque.enqueue("greet")
-            await eventually(lambda: _updates_in_flight(lab))
+            await eventually(lambda: lab.is_doing("update"))
             await monque.stop()
     document = lab.find(job)
     assert (document["status"], document["attempts"]) == ("pending", 0)
     assert "claimToken" not in document
     assert not runs.started
-
-
-def _updates_in_flight(lab: Lab) -> bool:
-    operations = lab.client.admin.aggregate([{"$currentOp": {"localOps": True}}])
-    return any(row.get("appName") == lab.app and "update" in row.get("command", {}) for row in operations)
 
 
 async def test_a_stop_in_the_middle_of_a_look_claims_nothing(lab: Lab) -> None:
@@ -138,15 +134,10 @@ async def test_a_stop_in_the_middle_of_a_look_claims_nothing(lab: Lab) -> None:
     async with monque:
         with lab.failing("find", blockConnection=True, blockTimeMS=500):
             await monque.start()
-            await eventually(lambda: _operations(lab, "find"))
+            await eventually(lambda: lab.is_doing("find"))
             await monque.stop()
     assert "attempts" not in lab.find(job)
     assert not runs.started
-
-
-def _operations(lab: Lab, command: str) -> bool:
-    operations = lab.client.admin.aggregate([{"$currentOp": {"localOps": True}}])
-    return any(row.get("appName") == lab.app and command in row.get("command", {}) for row in operations)
 
 
 async def test_a_stop_before_anything_has_begun_ends_at_once(bench: Bench) -> None:
@@ -275,7 +266,7 @@ async def test_a_listener_may_stop_the_instance(bench: Bench) -> None:
         ended.append("stopped")
 
     monque.on("job:complete", stop)
-    monque.on("job:complete", lambda event: stop(event))
+    monque.once("job:complete", functools.partial(stop))
     runs = Gate()
     runs.open()
     monque.worker("greet", runs)
@@ -414,6 +405,24 @@ async def test_a_second_signal_cuts_the_stop_short(bench: Bench, run_program: Po
     assert (document["status"], document["attempts"]) == ("pending", 0)
 
 
+async def test_a_signal_while_listeners_finish_changes_nothing(bench: Bench) -> None:
+    monque = bench.monque()
+    runs, told = Gate(), Gate()
+    runs.open()
+    monque.worker("greet", runs)
+    monque.on("job:complete", lambda event: told(event.job))
+    bench.insert("greet")
+    running = asyncio.create_task(monque.run())
+    await told.reached()
+    signal.raise_signal(signal.SIGTERM)
+    await eventually(lambda: our_tasks().count("Engine.run") == 0)
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    told.open()
+    await running
+
+
 async def test_run_connects_where_needed_and_ends_with_a_stop(bench: Bench) -> None:
     monque = bench.monque()
     runs = Gate()
@@ -433,7 +442,7 @@ async def test_run_within_a_block_leaves_the_connection_open(bench: Bench) -> No
         await eventually(lambda: our_tasks() != ["_repeat"])
         await monque.stop()
         await running
-        assert await monque.enqueue("greet")
+        assert (await monque.enqueue("greet")).name == "greet"
 
 
 async def test_a_run_that_is_cancelled_stops(bench: Bench) -> None:

@@ -10,7 +10,8 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect, InvalidOperation, PyMongoError, ServerSelectionTimeoutError
 
 from monque import ConfigurationError, ConnectionError, Monque
-from monque._connection import DEFAULT_DATABASE, URI_VARIABLE, check_source, driver_errors, open_database
+from monque._connection import DEFAULT_DATABASE, URI_VARIABLE, check_source, open_database
+from monque._store.errors import driver_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

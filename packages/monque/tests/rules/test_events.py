@@ -289,6 +289,23 @@ async def test_whatever_can_be_awaited_is_awaited(job: Job[Any]) -> None:
     await drain
 
 
+async def test_a_listener_that_never_returns_is_cancelled_in_the_end(job: Job[Any]) -> None:
+    events = Events()
+    cancelled = asyncio.Event()
+
+    async def stuck(_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    events.on("job:start", stuck)
+    events.emit(JobStartEvent, job)
+    await events.drain(timeout=0.05)
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+
+
 async def test_drain_waits_for_listeners_called_by_listeners(job: Job[Any]) -> None:
     events = Events()
     errors: list[Event] = []

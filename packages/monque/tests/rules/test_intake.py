@@ -407,7 +407,8 @@ def test_an_item_may_be_given_in_three_ways(item: Any, request_: NewJob) -> None
     "item",
     [
         *({}, {"data": 1}, {"name": "greet", "datum": 1}, {"name": "greet", 1: 2}),
-        *((), ("greet",), ("greet", 1, 2), ["greet", 1], "greet", "ab", b"ab", None, 1, {"greet", "data"}),
+        *((), ("greet",), ("greet", 1, 2), ["greet", 1], "greet", "ab", b"ab", None, 1),
+        pytest.param({"greet", "data"}, id="a set"),
     ],
     ids=repr,
 )

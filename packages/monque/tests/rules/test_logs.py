@@ -69,7 +69,7 @@ LINES: list[tuple[type[Event], Callable[[Job[Any]], tuple[object, ...]], int, st
 @pytest.mark.parametrize(
     ("kind", "facts", "level", "line", "shown"),
     LINES,
-    ids=lambda value: value.name if isinstance(value, type) and hasattr(value, "name") else "",
+    ids=[f"{kind.name}-{logging.getLevelName(level)}-{number}" for number, (kind, _, level, *_) in enumerate(LINES)],
 )
 def test_an_event_becomes_one_line(  # noqa: PLR0917
     kind: type[Event],

@@ -37,14 +37,17 @@ RECURRING = Job(
     updated_at=LATER,
     repeat_interval="0 9 * * *",
 )
+ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
     "_id": A,
     "status": "processing",
     "claimToken": "T",
     "lastHeartbeat": LATER,
-    "lockedAt": {"$exists": False},
+    "lockedAt": ABSENT,
 }
+# Where what becomes of the job follows from its schedule.
+UNSCHEDULED = {"repeatInterval": ABSENT, "timezone": ABSENT}
 EDGES = {
     "repeat": (
         transitions.repeat(RECURRING, "T", next_run_at=LATER),
@@ -71,12 +74,12 @@ EDGES = {
     ),
     "recover for good": (
         transitions.recover(SEEN, failed_because="gone"),
-        STALE,
+        STALE | UNSCHEDULED,
         {"$set": {"status": "failed", "failReason": "gone"}, "$unset": CLAIM, "$currentDate": TOUCHED},
     ),
     "recover_recurring": (
         transitions.recover_recurring(SEEN, next_run_at=LATER, failed_because="gone"),
-        STALE,
+        STALE | UNSCHEDULED,
         {
             "$set": {"status": "pending", "failReason": "gone", "nextRunAt": LATER, "failCount": 0},
             "$unset": CLAIM | {"attempts": ""},
@@ -221,9 +224,9 @@ def test_the_table_has_every_edge() -> None:
 @pytest.mark.parametrize("timezone", [None, "Europe/Berlin"])
 @pytest.mark.parametrize("expression", ["0 9 * * *", "0 8 * * *"])
 def test_a_new_schedule_moves_a_job_only_while_it_waits(timezone: str | None, expression: str) -> None:
-    wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data=7, next_run_at=LATER)
+    wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, next_run_at=LATER)
     waiting, running = transitions.redefine(RECURRING, wanted)
-    values = {"repeatInterval": expression, "data": 7, **({"timezone": timezone} if timezone else {})}
+    values = {"repeatInterval": expression, "data": {"new": False}, **({"timezone": timezone} if timezone else {})}
     unset = {} if timezone else {"$unset": {"timezone": ""}}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}

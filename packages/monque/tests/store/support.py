@@ -207,11 +207,13 @@ class Proxy:
         self._lose = b"\x02" + command.encode() + b"\0"
 
     @asynccontextmanager
-    async def serving(self) -> AsyncGenerator[int]:
-        """Serve on the port that is yielded."""
+    async def connected(self) -> AsyncGenerator[AsyncMongoClient[Document]]:
+        """A client that goes this way."""
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        uri = f"mongodb://127.0.0.1:{server.sockets[0].getsockname()[1]}/?directConnection=true"
         try:
-            yield server.sockets[0].getsockname()[1]
+            async with AsyncMongoClient[Document](uri, tz_aware=True) as client:
+                yield client
         finally:
             server.close()
             for task in self._tasks:

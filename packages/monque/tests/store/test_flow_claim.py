@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bson import DatetimeMS, Int64, ObjectId
+from pymongo.errors import OperationFailure
 
 from monque import Job, JobStatus, Monque
 from monque._store.flow import Flow, job_collection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from monque._clock import ServerClock
     from monque._store.flow import Claimed, Sighting
 
-    from .support import Commands, Document
+    from .support import Commands, Document, Lab
 
 DAY = timedelta(days=1)
 
@@ -217,9 +218,19 @@ async def test_claims_at_the_same_moment_share_the_jobs(flow: Flow, raw: Collect
     assert {document["attempts"] for document in raw.find()} == {1}
 
 
+async def test_a_claim_that_the_server_refuses_is_an_error(lab: Lab) -> None:
+    (job_id,) = add(lab.jobs, stored())
+    async with lab.connected() as database:
+        flow = Flow(job_collection(database, "monque_jobs"))
+        with lab.failing("update", errorCode=1), pytest.raises(OperationFailure):
+            await take(flow, [job_id])
+    assert [document["status"] for document in lab.jobs.find()] == ["pending"]
+
+
 # --- foreign and broken documents -----------------------------------------------------------------------------------
 
 BROKEN: dict[str, tuple[Document, str]] = {
+    "a list of names": ({"name": ["other", "work"]}, "name"),
     "attempts that are text": ({"attempts": "many"}, "attempts"),
     "attempts that are null": ({"attempts": None}, "attempts"),
     "a counter that is text": ({"failCount": "two"}, "failCount"),

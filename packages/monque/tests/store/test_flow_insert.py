@@ -156,6 +156,16 @@ async def test_enqueue_many_honours_keys_taken_before_and_within(
     assert [next(iter(command)) for command in commands.sent] == ["insert", "find"]
 
 
+async def test_a_key_and_a_name_that_are_taken_apart_are_not_taken_together(
+    monque: Monque, raw: Collection[Document]
+) -> None:
+    raw.insert_many([stored(name="a", uniqueKey="x", data=1), stored(name="b", uniqueKey="y", data=2)])
+    raw.insert_one(stored(name="a", uniqueKey="y", data=3))
+    keys = [("a", "x"), ("b", "y"), ("b", "x")]
+    jobs = await monque.enqueue_many([NewJob(name=name, unique_key=key, data=9) for name, key in keys])
+    assert [(job.name, job.unique_key, job.data) for job in jobs] == [("a", "x", 1), ("b", "y", 2), ("b", "x", 9)]
+
+
 async def test_enqueue_many_of_nothing_asks_nobody(monque: Monque, commands: Commands) -> None:
     commands.sent.clear()
     assert await monque.enqueue_many([]) == []
@@ -333,6 +343,16 @@ async def test_calls_in_sessions_without_transactions_get_one_job(
         jobs = await asyncio.gather(*(call(key) for _ in range(20)))
         assert len({job.id for job in jobs}) == 1
     assert raw.count_documents({}) == 20
+
+
+async def test_a_call_in_a_session_that_came_too_late_gets_the_job_that_was_quicker(lab: Lab) -> None:
+    # What the server says when another call stored its job between the look for one and the insert.
+    taken = {"keyPattern": {"name": 1, "uniqueKey": 1}, "keyValue": {"name": "work", "uniqueKey": "k"}}
+    async with lab.connected() as database, Monque(database) as monque:
+        quicker = await monque.enqueue("work", unique_key="k")
+        async with database.client.start_session() as session:
+            with lab.failing("findAndModify", mode={"times": 1}, errorCode=11000, errorExtraInfo=taken):
+                assert await monque.enqueue("work", unique_key="k", session=session) == quicker
 
 
 @pytest.mark.parametrize("transaction", [True, False])

@@ -576,6 +576,19 @@ async def test_one_that_the_server_refuses_does_not_keep_the_others_with_keys_ba
     assert statuses(raw) == {good["_id"]: "pending", bad["_id"]: "failed"}
 
 
+async def test_a_unique_index_of_somebody_else_refuses_a_retry(monque: Monque, raw: Collection[Document]) -> None:
+    raw.create_index("data.order", unique=True, partialFilterExpression={"status": "pending"})
+    document = stored("failed", data={"order": 1}, uniqueKey="k")
+    add(raw, document, stored(data={"order": 1}))
+    with pytest.raises(ConnectionError, match="duplicate key"):
+        await monque.jobs.retry(document["_id"])
+    result = await monque.jobs.retry_many(JobFilter(status=JobStatus.FAILED))
+    assert result.count == 0
+    error = result.errors[document["_id"]]
+    assert isinstance(error, ConnectionError)
+    assert "duplicate key" in str(error)
+
+
 async def test_deleting_many_passes_over_what_is_processing(
     monque: Monque, raw: Collection[Document], commands: Commands
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,11 +42,12 @@ def mypy(cache: Path) -> list[tuple[str, int, str]]:
     return [(name, int(line), message) for name, line, message in found]
 
 
-def pyright(_: Path) -> list[tuple[str, int, str]]:
+def pyright(cache: Path) -> list[tuple[str, int, str]]:
     """What pyright has to say: file, line and message. The programs ask for its strict mode themselves."""
-    output = run(
-        "pyright", "--outputjson", "--pythonversion=3.11", f"--pythonpath={sys.executable}", *map(str, PROGRAMS)
-    )
+    # A project of its own, since that of the workspace leaves out the programs that are to be refused.
+    project = cache / "pyrightconfig.json"
+    project.write_text(json.dumps({"include": [os.path.relpath(HERE, cache)], "exclude": [], "pythonVersion": "3.11"}))
+    output = run("pyright", "--outputjson", f"--project={project}", f"--pythonpath={sys.executable}")
     found = json.loads(output)["generalDiagnostics"]
     return [
         (entry["file"], entry["range"]["start"]["line"] + 1, entry["message"])

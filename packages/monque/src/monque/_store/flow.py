@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import bson
 from bson.codec_options import DatetimeConversion
@@ -58,8 +58,7 @@ _LEASE_FIELDS: Document = dict.fromkeys(
 _CANDIDATE_FIELDS = {"name": 1, "priority": 1, "nextRunAt": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A job that was pending and due when it was seen.
 
     Attributes:
@@ -240,19 +239,13 @@ class Flow:
 
     async def settle(self, changes: Sequence[Transition]) -> Settled:
         """Write outcomes, in one command. Repeating it after an error is safe, whether or not it was applied."""
-        operations = [
-            (UpdateOne if len(change.jobs) == 1 else UpdateMany)(change.filter, change.update) for change in changes
-        ]
-        refused: dict[ObjectId, Exception] = {}
-        try:
-            result = await self._jobs.bulk_write(operations, ordered=False)
-            matched = result.matched_count
-        except BulkWriteError as error:
-            if error.details["writeConcernErrors"]:
-                raise
-            matched = error.details["nMatched"]
-            for failure in error.details["writeErrors"]:
-                refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
+        matched, refused = await self._write(changes)
+        groups = [change for change in changes if len(change.jobs) > 1 and change.jobs[0] in refused]
+        if groups:
+            # The server stops at the document it refuses; the others of its group are written one by one.
+            for change in groups:
+                refused = {job: error for job, error in refused.items() if job not in change.jobs}
+            refused |= (await self._write([alone for change in groups for alone in transitions.apart(change)]))[1]
         if matched == sum(len(change.jobs) for change in changes):
             return Settled(set(), refused)
         return Settled(await self._lost(changes) - refused.keys(), refused)
@@ -264,12 +257,15 @@ class Flow:
 
     async def survey(self, names: Sequence[str], since: datetime) -> Survey:
         """When the next job that was not due by `since` will be, and which leases are the oldest; one command."""
-        due = {"name": {"$in": names}, "status": JobStatus.PENDING.value, "nextRunAt": {"$gt": since}}
-        parts: list[list[Document]] = [
-            _first_by("nextRunAt", {**due, "priority": None}, 1, {"_id": 0, "nextRunAt": 1}),
-            _first_by("nextRunAt", {**due, "priority": {"$exists": True}}, 1, {"_id": 0, "nextRunAt": 1}),
-            _first_by("lastHeartbeat", {"status": JobStatus.PROCESSING.value}, OLDEST_LEASES, _LEASE_FIELDS),
-        ]
+        parts: list[list[Document]] = []
+        for some in _portions(names):
+            due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$gt": since}}
+            parts += [
+                _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1})
+                for priority in (None, {"$exists": True})
+            ]
+        held = {"status": JobStatus.PROCESSING.value}
+        parts.append(_first_by("lastHeartbeat", held, OLDEST_LEASES, _LEASE_FIELDS))
         rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
         # A date beyond the year 9999 is no datetime, and nothing to wait for.
         dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
@@ -355,6 +351,21 @@ class Flow:
         first, *others = parts
         return first + [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in others]
 
+    async def _write(self, changes: Sequence[Transition]) -> tuple[int, dict[ObjectId, Exception]]:
+        """Make changes: how many jobs they found, and the jobs of those that the server refused, with the reason."""
+        operations = [
+            (UpdateOne if len(change.jobs) == 1 else UpdateMany)(change.filter, change.update) for change in changes
+        ]
+        try:
+            return (await self._jobs.bulk_write(operations, ordered=False)).matched_count, {}
+        except BulkWriteError as error:
+            if error.details["writeConcernErrors"]:
+                raise
+            refused: dict[ObjectId, Exception] = {}
+            for failure in error.details["writeErrors"]:
+                refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
+            return error.details["nMatched"], refused
+
     async def _lost(self, changes: Sequence[Transition]) -> set[ObjectId]:
         """Those of the jobs in `changes` whose outcome is not the one that is written."""
         expected = {job: change.filter["claimToken"] for change in changes for job in change.jobs}
@@ -393,8 +404,7 @@ class Flow:
     async def _due(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs over all `names`."""
         rows: list[Candidate] = []
-        for start in range(0, len(names), _NAMES_PER_SCAN):
-            some = names[start : start + _NAMES_PER_SCAN]
+        for some in _portions(names):
             found = await self._scan(some, limit)
             if any(row.is_after_normal for row in found):
                 # The index has the low priorities before the absent one: those without one have to be asked for.
@@ -402,7 +412,7 @@ class Flow:
             rows += found
         return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
 
-    async def _scan(self, names: list[str], limit: int, extra: Document | None = None) -> list[Candidate]:
+    async def _scan(self, names: Sequence[str], limit: int, extra: Document | None = None) -> list[Candidate]:
         cursor = self._glance.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
         rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
         return [_candidate(row, names) for row in rows]
@@ -436,6 +446,11 @@ def _failure(failure: Document) -> OperationFailure:
 
 def _decode(raw: bytes, codec: CodecOptions[Any]) -> Document:
     return bson.decode(raw, codec)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _portions(names: Sequence[str]) -> list[Sequence[str]]:
+    """The names in as few scans as can be."""
+    return [names[start : start + _NAMES_PER_SCAN] for start in range(0, len(names) or 1, _NAMES_PER_SCAN)]
 
 
 def _first_by(field: str, match: Document, limit: int, project: Document) -> list[Document]:

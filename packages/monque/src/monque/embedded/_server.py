@@ -48,7 +48,7 @@ class EmbeddedMongoDB:
     Example:
         >>> with EmbeddedMongoDB(ephemeral=True) as server:
         ...     server.uri
-        'mongodb://127.0.0.1:41231/?replicaSet=monque'
+        'mongodb://127.0.0.1:.../?replicaSet=monque'
     """
 
     def __init__(
@@ -99,8 +99,9 @@ class EmbeddedMongoDB:
             EmbeddedError: It cannot be started; the subclasses tell the reasons apart.
 
         Example:
-            >>> server = EmbeddedMongoDB()
+            >>> server = EmbeddedMongoDB(ephemeral=True)
             >>> server.start()
+            >>> server.stop()
         """
         with self._changing:
             if self._stay is None or not self._stay.is_ours():
@@ -132,6 +133,8 @@ class EmbeddedMongoDB:
         When nobody else uses it, it is stopped, and gone when this returns.
 
         Example:
+            >>> server = EmbeddedMongoDB(ephemeral=True)
+            >>> server.start()
             >>> server.stop()
         """
         with self._changing:
