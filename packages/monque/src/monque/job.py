@@ -95,10 +95,19 @@ class Job(Generic[T]):
 _COUNTABLE = 2**53
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a string")
-    return value
+def _nothing_but(expected: str) -> Callable[[object], object]:
+    """For fields of which nothing but the usual type will do."""
+
+    def refuse(_: object) -> object:
+        raise TypeError(expected)
+
+    return refuse
+
+
+_text = _nothing_but("a string")
+_object_id = _nothing_but("an ObjectId")
+# What else BSON calls a date lies outside Python's range.
+_date = _nothing_but("a date between the years 1 and 9999")
 
 
 def _count(value: object) -> int:
@@ -108,17 +117,6 @@ def _count(value: object) -> int:
     if value != int(value):
         raise TypeError("a whole number")
     return int(value)
-
-
-def _date(_: object) -> datetime:
-    # Python's own dates are the usual type; what else BSON calls a date lies outside its range.
-    raise TypeError("a date between the years 1 and 9999")
-
-
-def _object_id(value: object) -> ObjectId:
-    if not isinstance(value, ObjectId):
-        raise TypeError("an ObjectId")
-    return value
 
 
 def _status(value: object) -> JobStatus:
