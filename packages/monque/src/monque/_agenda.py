@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from collections.abc import Set as AbstractSet
 
-    from monque._store.flow import Candidate, Sighting
+    from monque._store.search import Candidate, Sighting
     from monque.options import Concurrency
     from monque.worker import Workers
 
@@ -35,8 +35,13 @@ class Agenda:
         """Slots in use."""
         return self._running.total()
 
+    def capacity(self) -> int:
+        """How many jobs may run at once in all."""
+        slots = sum(self._slots(name) for name in self._workers.names())
+        return slots if self._limits.per_instance is None else min(slots, self._limits.per_instance)
+
     def occupy(self, name: str) -> None:
-        """A job of `name` starts."""
+        """A job of `name` is about to start."""
         self._running[name] += 1
 
     def vacate(self, name: str) -> None:
@@ -100,8 +105,10 @@ class Agenda:
         return chosen
 
     def _free(self, name: str) -> int:
-        limit = self._workers[name].concurrency or self._limits.per_worker
-        return limit - self._running[name]
+        return self._slots(name) - self._running[name]
+
+    def _slots(self, name: str) -> int:
+        return self._workers[name].concurrency or self._limits.per_worker
 
     def _by_turn(self, item: tuple[str, int]) -> tuple[int, str]:
         return self._turns[item[0]], item[0]

@@ -20,6 +20,7 @@ from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
 from monque._settlement import Finished, finish, plan
 from monque._store.flow import OLDEST_LEASES, Settled
+from monque._store.search import due_by
 from monque._timetable import Timetable
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
@@ -28,13 +29,14 @@ from monque.options import seconds
 from monque.outcome import COMPLETED, RELEASED, Completed, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
 
     from bson import ObjectId
 
     from monque._clock import ServerClock
     from monque._store.flow import Claimed, Flow
+    from monque._store.search import Candidate
     from monque.job import Job
     from monque.options import Options
     from monque.worker import Workers
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LARGEST_SETTLE = 1000
+# A claim for this many jobs is worth making while another is on its way; then the server need not wait for us.
+_WORTHWHILE_CLAIM = 100
+_MOST_CLAIMS = 2
 # Beyond this many runs whose outcome is not written yet, no new ones are started.
 _MOST_UNSETTLED = 5000
 # How long handlers that were cancelled get to clean up.
@@ -59,16 +64,18 @@ class _Run:
     Attributes:
         job: The job, as claimed.
         token: The token of its claim.
+        slot: The name whose slot it has.
         task: What runs the handler.
         has_begun: Whether the task has taken its first step.
         is_cut_short: Whether it is not to begin, or not to go on.
     """
 
-    __slots__ = ("has_begun", "is_cut_short", "job", "task", "token")
+    __slots__ = ("has_begun", "is_cut_short", "job", "slot", "task", "token")
 
-    def __init__(self, job: Job[Any], token: str) -> None:
+    def __init__(self, job: Job[Any], token: str, slot: str) -> None:
         self.job = job
         self.token = token
+        self.slot = slot
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
         self.is_cut_short = False
@@ -98,6 +105,9 @@ class Engine:
         self._wakeup = Wakeup(flow, workers.names, events, self._hinted)
         self._settles: Batcher[Finished] = Batcher(self._settle, largest=_LARGEST_SETTLE)
         self._running: set[_Run] = set()
+        # Claims on their way, and what they are for; the slots are taken already.
+        self._claims: set[asyncio.Task[None]] = set()
+        self._claiming: dict[ObjectId, Candidate] = {}
         # Tokens by job id, from the claim until the outcome is written.
         self._held: dict[ObjectId, str] = {}
         self._keeper = LeaseKeeper(
@@ -124,6 +134,8 @@ class Engine:
             async with self._wakeup.listening():
                 while not self.is_stopping:
                     await self._work()
+            while self._claims:
+                await asyncio.wait(self._claims)
             await self._finish_running()
             await self._settles.flush()
 
@@ -179,8 +191,8 @@ class Engine:
         try:
             if self._times.is_lease_due():
                 await self._survey()
-            elif limit and len(self._settles) < _MOST_UNSETTLED:
-                await self._claim(wanted, limit)
+            elif self._may_claim(limit):
+                await self._look(wanted, min(limit, self._largest_claim()))
             elif self._times.unknown:
                 await self._survey()
             else:
@@ -189,7 +201,7 @@ class Engine:
             # Whatever it was doing is not done.
             self._agenda.open(wanted)
             self._times.unknown = True
-            await self._pause_after(error)
+            self._pause = await self._pause_after(error, self._pause)
         else:
             self._pause = _FIRST_PAUSE
             self._ticked = time.monotonic()
@@ -228,49 +240,80 @@ class Engine:
         finally:
             del self._asked[asked]
 
-    async def _pause_after(self, error: BaseException) -> None:
-        """Report, and wait: longer each time, but not beyond the beginning of the stop."""
+    async def _pause_after(self, error: BaseException, pause: float) -> float:
+        """Report, and wait, but not beyond the beginning of the stop. Returns how long to wait the next time."""
         self._report(error)
-        await happens_within(self._stopping, self._pause)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        await happens_within(self._stopping, pause)
+        return min(pause * 2, _LONGEST_PAUSE)
 
     def _report(self, error: BaseException) -> None:
         self._events.emit(ev.JobErrorEvent, error)
 
     # --- claiming ---------------------------------------------------------------------------------------------------
 
-    async def _claim(self, wanted: dict[str, int], limit: int) -> None:
+    def _may_claim(self, limit: int) -> bool:
+        """Whether to look for jobs; a second claim beside one on its way has to be worth it."""
+        if not limit or len(self._settles) >= _MOST_UNSETTLED:
+            return False
+        return not self._claims or (len(self._claims) < _MOST_CLAIMS and limit >= _WORTHWHILE_CLAIM)
+
+    def _largest_claim(self) -> int:
+        """Half of what there is room for: while one half is claimed, the other runs and is settled."""
+        return max(self._agenda.capacity() // 2, _WORTHWHILE_CLAIM)
+
+    async def _look(self, wanted: dict[str, int], limit: int) -> None:
         if not self._keeper.is_healthy():
             raise MonqueError("leases cannot be renewed; no jobs are claimed until they can")
         self._agenda.close(wanted)
-        sighting = await self._ask(self._flow.look(wanted, limit))
+        sighting = await self._ask(self._flow.look(wanted, limit, besides=self._claiming.keys()))
         chosen = self._agenda.choose(wanted, limit, sighting)
         self._times.taken(self._agenda.closed())
         if chosen and not self.is_stopping:
-            taken = await self._take([candidate.id for candidate in chosen])
-            if not taken:
-                self._agenda.open(wanted)
+            for candidate in chosen:
+                self._agenda.occupy(candidate.name)
+                self._claiming[candidate.id] = candidate
+            claim = self._loop.create_task(self._claim(chosen))
+            self._claims.add(claim)
+            claim.add_done_callback(self._claimed)
 
-    async def _take(self, jobs: Sequence[ObjectId]) -> bool:
-        """Claim, until it is known what came of it: an error may hide that the claim was made. False if it never is."""
+    async def _claim(self, chosen: list[Candidate]) -> None:
+        """Claim what was chosen, start what was got, and free the slots of the rest."""
         token = secrets.token_hex(12)
+        try:
+            claimed = await self._take(chosen, token)
+            if claimed is not None:
+                await self._begin(claimed, token)
+        except Exception as error:  # noqa: BLE001  whatever it is, others of these names may be claimed
+            await self._pause_after(error, _LONGEST_PAUSE)
+            claimed = None
+        left = [self._claiming.pop(candidate.id) for candidate in chosen if candidate.id in self._claiming]
+        for candidate in left:
+            self._agenda.vacate(candidate.name)
+        if claimed is None:
+            self._agenda.open({candidate.name for candidate in chosen})
+
+    def _claimed(self, claim: asyncio.Task[None]) -> None:
+        self._claims.discard(claim)
+        self._signal.set()
+
+    async def _take(self, chosen: list[Candidate], token: str) -> Claimed | None:
+        """Claim, until it is known what came of it: an error may hide that the claim was made. None if it never is."""
         deadline = time.monotonic() + self._lease
+        pause = _FIRST_PAUSE
         while time.monotonic() < min(deadline, self._give_up_at):
             try:
-                claimed = await self._ask(
+                return await self._ask(
                     self._flow.claim(
-                        jobs,
+                        [candidate.id for candidate in chosen],
                         token=token,
                         instance=self._instance,
                         heartbeat_interval=self._options.lease.heartbeat_interval,
+                        due=due_by(chosen),
                     )
                 )
             except PyMongoError as error:
-                await self._pause_after(error)
-            else:
-                await self._begin(claimed, token)
-                return True
-        return False
+                pause = await self._pause_after(error, pause)
+        return None
 
     async def _begin(self, claimed: Claimed, token: str) -> None:
         self._lost({job.id: self._held[job.id] for job in claimed.jobs if job.id in self._held})
@@ -280,7 +323,7 @@ class Engine:
                 self._settles.add(Finished(job, token, RELEASED))
         else:
             for job in claimed.jobs:
-                self._start(_Run(job, token))
+                self._start(_Run(job, token, slot=self._claiming.pop(job.id).name))
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
             await self._persist(lambda: self._flow.settle(changes))
@@ -290,7 +333,6 @@ class Engine:
     # --- running ----------------------------------------------------------------------------------------------------
 
     def _start(self, run: _Run) -> None:
-        self._agenda.occupy(run.job.name)
         self._running.add(run)
         run.task = self._loop.create_task(self._perform(run))
 
@@ -306,7 +348,7 @@ class Engine:
         finally:
             # The slot is held by this task and by nothing else, so however the run ends it is free again.
             self._running.discard(run)
-            self._agenda.vacate(job.name)
+            self._agenda.vacate(run.slot)
             self._signal.set()
 
     async def _execute(self, run: _Run) -> Finished:

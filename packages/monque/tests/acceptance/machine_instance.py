@@ -15,7 +15,8 @@ from monque._lease import _renew
 from monque._producer import Producer
 from monque._recovery import Recovery, plan_recovery
 from monque._settlement import Finished, finish, plan
-from monque._store.flow import Candidate, Claimed, Flow, Settled, Survey
+from monque._store.flow import Claimed, Flow, Settled, Survey
+from monque._store.search import Candidate, due_by
 from monque.worker import Worker, Workers
 
 if TYPE_CHECKING:
@@ -104,12 +105,16 @@ class Instance:
         """Claim what was chosen, as often as answers are lost."""
         self._tokens += 1
         token = f"{self.identity}/{self._tokens}"
-        jobs = [candidate.id for candidate in self.chosen or ()]
+        jobs, due = [candidate.id for candidate in self.chosen or ()], due_by(self.chosen or ())
         self.chosen = None
         claimed = Claimed([], {}, {})
         for _ in range(times if jobs else 0):
             claimed = await self.flow.claim(
-                jobs, token=token, instance=self.identity, heartbeat_interval=OPTIONS.lease.heartbeat_interval
+                jobs,
+                token=token,
+                instance=self.identity,
+                heartbeat_interval=OPTIONS.lease.heartbeat_interval,
+                due=due,
             )
         for job in claimed.jobs:
             self.runs.append(Finished(job, token, outcome=_NOT_YET))

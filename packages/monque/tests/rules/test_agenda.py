@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from monque import Concurrency
 from monque._agenda import Agenda
-from monque._store.flow import Candidate, Sighting
+from monque._store.search import Candidate, Sighting
 from monque.worker import Worker, Workers
 
 if TYPE_CHECKING:

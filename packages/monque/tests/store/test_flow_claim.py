@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
 
     from monque._clock import ServerClock
-    from monque._store.flow import Claimed, Sighting
+    from monque._store.flow import Claimed
+    from monque._store.search import Sighting
 
     from .support import Commands, Document, Lab
 

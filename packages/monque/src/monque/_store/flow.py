@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import bson
 from bson.codec_options import DatetimeConversion
@@ -19,12 +18,13 @@ from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
 from monque._store.errors import is_key_taken
-from monque._store.indexes import ACTIVE, CLAIM, CLAIM_ORDER, UNIQUE
+from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
+from monque._store.search import Search, Sighting, portions, union
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from bson import ObjectId
     from bson.codec_options import CodecOptions
@@ -44,8 +44,6 @@ OLDEST_LEASES = 100
 _ABOUT_A_DOCUMENT = (14, 2, 121, 10334, 17419)
 # Documents that can neither be claimed nor marked as failed are looked over for so many seconds.
 _STUCK_FOR = 60.0
-# More ranges than this in one ordered scan and the server would sort in memory instead of merging.
-_NAMES_PER_SCAN = 100
 _LEASE_FIELDS: Document = {
     "now": "$$NOW",
     **dict.fromkeys(
@@ -63,48 +61,6 @@ _LEASE_FIELDS: Document = {
         1,
     ),
 }
-_CANDIDATE_FIELDS = {"name": 1, "priority": 1, "nextRunAt": 1}
-
-
-class Candidate(NamedTuple):
-    """A job that was pending and due when it was seen.
-
-    Attributes:
-        id: Its id.
-        name: Its name.
-        priority: Its priority, whatever the document has there.
-        due: When it was due, likewise.
-    """
-
-    id: ObjectId
-    name: str
-    priority: object
-    due: object
-
-    @property
-    def rank(self) -> tuple[float, float, str]:
-        """Its place in line, comparable with that of others."""
-        high = self.priority if isinstance(self.priority, int | float) else 0
-        # What is no date sorts before all dates, in the index and here; it is claimed to be failed with a reason.
-        return -high, self.due.timestamp() if isinstance(self.due, datetime) else 0.0, str(self.id)
-
-    @property
-    def is_after_normal(self) -> bool:
-        """Whether the index has it before jobs without a priority, which are to run first or may be due earlier."""
-        return isinstance(self.priority, int | float) and self.priority <= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What a look for due jobs showed.
-
-    Attributes:
-        candidates: Jobs in their order.
-        exhausted: The names of which all due jobs are among them.
-    """
-
-    candidates: list[Candidate]
-    exhausted: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,33 +175,34 @@ class Flow:
                 return from_document(document)
         return None
 
-    async def look(self, wanted: Mapping[str, int], limit: int) -> Sighting:
-        """See which jobs of the `wanted` names are due: the first `limit`, or that many of a name.
+    async def look(
+        self, wanted: Mapping[str, int], limit: int, *, besides: Collection[ObjectId] = (), skip: int = 0
+    ) -> Sighting:
+        """See which jobs of the `wanted` names are due: the first `limit` after `skip`, or that many of a name.
 
-        Where `limit` is less than what is wanted, the names have to share it. Then one scan in the order of time would
-        show the longest queue only, and those it left out are asked for one by one: as many as can get something, in
-        the order in which `wanted` has them.
+        Those in `besides` do not count.
         """
-        rows = await self._due(list(wanted), limit)
-        if len(rows) < limit:
-            return Sighting(rows, wanted.keys())
-        seen = Counter(row.name for row in rows)
-        short = [name for name, number in wanted.items() if seen[name] < min(number, limit)][:limit]
-        if not short or limit >= sum(wanted.values()):
-            return Sighting(rows, ())
-        each = await self._due_each(short, limit)
-        found = Counter(row.name for row in each)
-        return Sighting(
-            [row for row in rows if row.name not in short] + each,
-            [name for name in short if found[name] < limit],
-        )
+        return await Search(self._glance, besides=[*besides, *self._stuck_now()], skip=skip).find(wanted, limit)
 
-    async def claim(self, jobs: Sequence[ObjectId], *, token: str, instance: str, heartbeat_interval: float) -> Claimed:
-        """Take those of `jobs` that are still pending. With the same token again it finds those taken before."""
-        claim = transitions.claim(jobs, token=token, instance=instance, heartbeat_interval=heartbeat_interval)
+    async def claim(
+        self,
+        jobs: Sequence[ObjectId],
+        *,
+        token: str,
+        instance: str,
+        heartbeat_interval: float,
+        due: datetime | None = None,
+    ) -> Claimed:
+        """Take those of `jobs` that are still pending. With the same token again it finds those taken before.
+
+        They must not be due later than `due`, which is past at the server; without it, they have to be due by now.
+        """
+        claim = transitions.claim(jobs, token=token, instance=instance, heartbeat_interval=heartbeat_interval, due=due)
         refused = await self._take(claim)
         try:
-            documents = await self._jobs.find(transitions.held(jobs, token)).to_list()
+            # The driver's first batch would bring a hundred of them, and the rest upon another question.
+            taken = self._jobs.find(transitions.held(jobs, token)).batch_size(len(jobs) + 1)
+            documents = await taken.to_list()
         except InvalidBSON:
             return replace(await self._read_one_by_one(jobs, token), refused=refused)
         return replace(_read(documents), refused=refused)
@@ -275,7 +232,7 @@ class Flow:
         """
         later = {"$expr": {"$gt": ["$nextRunAt", {"$subtract": ["$$NOW", math.ceil(age * 1000)]}]}}
         parts: list[list[Document]] = []
-        for some in _portions(names):
+        for some in portions(names):
             due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$type": "date"}, **later}
             parts += [
                 _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1, "now": "$$NOW"})
@@ -283,7 +240,7 @@ class Flow:
             ]
         held = {"status": JobStatus.PROCESSING.value}
         parts.append(_first_by("lastHeartbeat", held, OLDEST_LEASES, _LEASE_FIELDS))
-        rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
+        rows = await (await self._glance.aggregate(union(self._jobs.name, parts), hint=CLAIM)).to_list()
         # A date beyond the year 9999 is no datetime, and nothing to wait for.
         dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
         leases = [row for row in rows if "_id" in row and not isinstance(row["_id"], dict)]
@@ -366,10 +323,6 @@ class Flow:
             else:
                 return from_document(cast("Document", document))  # an upsert leaves one behind
 
-    def _union(self, parts: list[list[Document]]) -> list[Document]:
-        first, *others = parts
-        return first + [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in others]
-
     async def _write(self, changes: Sequence[Transition]) -> tuple[int, dict[ObjectId, OperationFailure]]:
         """Make changes: how many jobs they found, and the jobs of those that the server refused, with the reason."""
         operations = [
@@ -412,6 +365,12 @@ class Flow:
         await self._refuse(refused)
         return refused
 
+    def _stuck_now(self) -> Collection[object]:
+        if self._stuck:
+            long_ago = time.monotonic() - _STUCK_FOR
+            self._stuck = {job: since for job, since in self._stuck.items() if since > long_ago}
+        return self._stuck
+
     async def _refuse(self, jobs: Mapping[ObjectId, Exception]) -> None:
         """Let these fail; those that cannot even do that must not stand in the way of others."""
         if jobs:
@@ -434,67 +393,6 @@ class Flow:
         claimed = _read(readable)
         return replace(claimed, unreadable={**claimed.unreadable, **unreadable})
 
-    async def _due(self, names: list[str], limit: int) -> list[Candidate]:
-        """The first `limit` due jobs over all `names`."""
-        rows: list[Candidate] = []
-        for some in _portions(names):
-            found = await self._scan(some, limit)
-            if any(row.is_after_normal for row in found):
-                # The index has the low priorities before the absent one: those without one have to be asked for.
-                found = _first(found + await self._scan(some, limit, {"priority": None}), limit)
-            rows += found
-        return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
-
-    async def _scan(self, names: Sequence[str], limit: int, extra: Document | None = None) -> list[Candidate]:
-        async def ask() -> list[Document]:
-            cursor = self._glance.find(self._due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
-            return await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
-
-        return await self._candidates(ask, names)
-
-    async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
-        """The first `limit` due jobs of each of `names`, in one command."""
-        found = await self._scan_each(names, limit, None)
-        low = list({row.name for row in found if row.is_after_normal})
-        if not low:
-            return found
-        found += await self._scan_each(low, limit, {"priority": None})
-        return [row for name in names for row in _first([row for row in found if row.name == name], limit)]
-
-    async def _scan_each(self, names: list[str], limit: int, extra: Document | None) -> list[Candidate]:
-        async def ask() -> list[Document]:
-            return await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
-
-        parts: list[list[Document]] = [
-            [
-                {"$match": self._due_filter(name, extra)},
-                {"$sort": dict(CLAIM_ORDER)},
-                {"$limit": limit},
-                {"$project": _CANDIDATE_FIELDS},
-            ]
-            for name in names
-        ]
-        return await self._candidates(ask, names)
-
-    def _due_filter(self, name: object, extra: Document | None) -> Document:
-        due = {"name": name, "status": JobStatus.PENDING.value, **transitions.DUE, **(extra or {})}
-        if self._stuck:
-            long_ago = time.monotonic() - _STUCK_FOR
-            self._stuck = {job: since for job, since in self._stuck.items() if since > long_ago}
-            due["_id"] = {"$nin": list(self._stuck)}
-        return due
-
-    async def _candidates(self, ask: Callable[[], Awaitable[list[Document]]], names: Sequence[str]) -> list[Candidate]:
-        rows = await ask()
-        # Documents with such an id cannot be told apart as jobs are; they fail, and then others are in their place.
-        while odd := [row["_id"] for row in rows if isinstance(row["_id"], dict)]:
-            for job in odd:
-                error = JobDocumentError(job, "_id", "expected an ObjectId, came a document")
-                refuse = transitions.refuse(job, reason=str(error))
-                await self._jobs.update_one(refuse.filter, refuse.update)
-            rows = await ask()
-        return [_candidate(row, names) for row in rows]
-
 
 def _failure(failure: Document) -> OperationFailure:
     return OperationFailure(failure["errmsg"], failure["code"], failure)
@@ -508,11 +406,6 @@ def _decode(raw: bytes, codec: CodecOptions[Any]) -> Document:
     return bson.decode(raw, codec)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _portions(names: Sequence[str]) -> list[Sequence[str]]:
-    """The names in as few scans as can be."""
-    return [names[start : start + _NAMES_PER_SCAN] for start in range(0, len(names) or 1, _NAMES_PER_SCAN)]
-
-
 def _first_by(field: str, match: Document, limit: int, project: Document) -> list[Document]:
     return [{"$match": match}, {"$sort": {field: 1}}, {"$limit": limit}, {"$project": project}]
 
@@ -520,19 +413,6 @@ def _first_by(field: str, match: Document, limit: int, project: Document) -> lis
 def _identity(job: Job[Any]) -> object:
     """What there may be only one of among the pending and processing."""
     return job.id if job.unique_key is None else (job.name, job.unique_key)
-
-
-def _candidate(row: Document, names: Sequence[str]) -> Candidate:
-    name = row["name"]
-    if not isinstance(name, str):
-        # A list that has one of the names in it matches, too; it is claimed to be failed with a reason.
-        name = next(wanted for wanted in names if wanted in name)
-    return Candidate(row["_id"], name, row.get("priority"), row.get("nextRunAt"))
-
-
-def _first(rows: list[Candidate], limit: int) -> list[Candidate]:
-    distinct = {row.id: row for row in rows}
-    return sorted(distinct.values(), key=lambda row: row.rank)[:limit]
 
 
 def _read(documents: list[Document]) -> Claimed:
