@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bson import DatetimeMS
 
-from monque import Job, JobCompleteEvent, JobFailEvent, Polling, Retry, StaleRecoveredEvent
+from monque import Job, JobCompleteEvent, JobFailEvent, Lease, Polling, Retry, StaleRecoveredEvent
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, program, working
@@ -130,6 +130,22 @@ async def test_a_recurring_job_without_attempts_left_goes_on_with_its_next_occur
     assert document["nextRunAt"] > bench.now()
     assert "attempts" not in document
     assert bench.find(odd)["status"] == "failed"
+
+
+async def test_an_instance_does_not_keep_alive_what_a_dead_one_of_the_same_name_held(bench: Bench) -> None:
+    held = {"claimedBy": "web-1:dead", "heartbeatInterval": 1_000}
+    jobs = [bench.insert_claimed("slow", age=0, **held), bench.insert_claimed("slow", age=0, **held)]
+    bench.jobs.update_one({"_id": jobs[1]}, {"$set": {"claimedBy": "web-1"}})
+    monque = bench.monque(instance_id="web-1", lease=Lease(timeout=0.6), polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        own = await monque.enqueue("slow")
+        # While it renews the lease of its own job all the time.
+        await runs.reached(3)
+        runs.open()
+    assert {run.id for run in runs.started} == {own.id, *jobs}
+    assert sum(event.count for event in record.of(StaleRecoveredEvent)) == 2
 
 
 async def test_it_can_be_switched_off(bench: Bench) -> None:
