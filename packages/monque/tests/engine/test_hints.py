@@ -1,17 +1,21 @@
-"""Hints are hints: what they say too often, too early or about nothing changes no run."""
+"""Hints are hints: what they say too often, too early or about nothing changes no run, and polls do without them."""
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from monque import ChangeStreamConnectedEvent, Job
+from monque import ChangeStreamConnectedEvent, ChangeStreamFallbackEvent, Job, Polling
+from monque import _wakeup as wakeup_module
 from monque.testing import eventually
 
-from .support import NO_POLLS, Gate, Record, working
+from .support import FOREVER, NO_POLLS, Gate, Record, working
 
 if TYPE_CHECKING:
-    from .support import Bench
+    import pytest
+
+    from .support import Bench, Lab
 
 
 async def test_a_job_that_is_hinted_at_a_hundred_times_runs_once(bench: Bench) -> None:
@@ -67,3 +71,37 @@ async def test_a_job_that_is_put_off_after_it_was_hinted_at_runs_at_its_later_ti
     (run,) = runs
     assert run.locked_at is not None
     assert run.locked_at >= run.next_run_at == later
+
+
+async def test_a_later_job_does_not_put_off_an_earlier_one(bench: Bench) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    runs.open()
+    monque.worker("greet", runs)
+    async with working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        jobs = [await monque.enqueue("greet", delay=delay) for delay in (2, FOREVER)]
+        jobs += [await monque.enqueue("greet", delay=delay) for delay in (1, FOREVER)]
+        await runs.reached(2)
+    assert [run.id for run in runs.started] == [jobs[2].id, jobs[0].id]
+
+
+async def test_after_its_stream_has_ended_it_polls_fast_until_there_is_another(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeup_module, "watch", functools.partial(wakeup_module.watch, first_pause=FOREVER))
+    monque = lab.monque(polling=Polling(interval=0.1, safety=FOREVER))
+    record, runs = Record(monque), Gate()
+    runs.open()
+    monque.worker("greet", runs)
+    async with lab.monque() as producer, working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        (stream,) = await eventually(lab.streams)
+        lab.database.command("killCursors", "monque_jobs", cursors=[stream["cursor"]["cursorId"]])
+        # A stream that waits for something to happen finds out when something happens.
+        lab.database.other.insert_one({})
+        await eventually(record.has(ChangeStreamFallbackEvent))
+        for number in range(1, 4):
+            await producer.enqueue("greet")
+            await runs.reached(number)
+    assert len(record.of(ChangeStreamConnectedEvent)) == 1

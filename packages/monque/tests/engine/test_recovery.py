@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bson import DatetimeMS
 
-from monque import Job, JobCompleteEvent, JobFailEvent, Lease, Polling, Retry, StaleRecoveredEvent
+from monque import Concurrency, Job, JobCompleteEvent, JobFailEvent, Lease, Polling, Retry, StaleRecoveredEvent
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, program, working
@@ -60,6 +60,19 @@ async def test_it_takes_back_jobs_of_names_that_it_does_not_run(bench: Bench) ->
     document = bench.find(job)
     assert document["status"] == "pending"
     assert not {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInterval"} & document.keys()
+
+
+async def test_an_instance_without_a_free_slot_takes_jobs_back_too(bench: Bench) -> None:
+    monque = bench.monque(polling=NO_POLLS, concurrency=Concurrency(per_instance=1))
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    job = bench.insert_claimed("slow", age=28)
+    bench.insert("slow")
+    async with working(monque):
+        await runs.reached()
+        await eventually(record.has(StaleRecoveredEvent))
+        assert (bench.find(job)["status"], len(runs.started)) == ("pending", 1)
+        runs.open()
 
 
 async def test_the_lease_of_another_instance_is_as_long_as_that_one_says(bench: Bench) -> None:

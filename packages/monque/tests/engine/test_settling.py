@@ -188,6 +188,20 @@ async def test_an_outcome_that_cannot_be_written_for_longer_than_a_lease_is_writ
     assert not record.of(JobLostEvent)
 
 
+async def test_a_stop_waits_until_outcomes_are_written_however_slowly(lab: Lab) -> None:
+    monque = lab.monque()
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        job = await monque.enqueue("slow")
+        await runs.reached()
+        with lab.failing("update", times=1, blockConnection=True, blockTimeMS=1500):
+            runs.open()
+            await monque.stop()
+            assert lab.find(job)["status"] == "completed"
+    assert record.of(JobCompleteEvent)
+
+
 async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     # What is logged is kept, by pytest.
     caplog.set_level(logging.CRITICAL, "monque")
