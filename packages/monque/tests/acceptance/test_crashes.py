@@ -5,11 +5,9 @@ A process kills itself at the point in question; a second instance, here, finds 
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from bson import ObjectId
     from pymongo.database import Database
 
-PAGE = Path(__file__).parents[4] / "docs" / "explanation" / "crashes.md"
 LEASE = 2.0
 OPTIONS = {"lease": LEASE, "safety": 0.5, "max_retries": 3}
 
@@ -282,22 +279,3 @@ async def test_a_frozen_process_loses_its_jobs_and_writes_nothing_when_it_wakes(
         assert (lost["job"], process.told("job:complete")) == (str(job.id), [])
         assert monque_database.monque_jobs.find_one({"_id": job.id}) == document
         await process.stopped()
-
-
-def test_every_row_of_the_page_about_crashes_names_a_test_and_every_test_has_a_row() -> None:
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "`test_" in line]
-    named = re.findall(r"`(test_\w+)::(test_\w+)`", "\n".join(rows))
-    existing = {
-        (file.stem, test)
-        for file in Path(__file__).parent.glob("test_*.py")
-        for test in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
-    }
-    here = {test for file, test in existing if file == "test_crashes" and test != _this()}
-
-    assert len(named) == len(rows) >= 12
-    assert set(named) <= existing
-    assert here <= {test for _, test in named}
-
-
-def _this() -> str:
-    return test_every_row_of_the_page_about_crashes_names_a_test_and_every_test_has_a_row.__name__

@@ -15,7 +15,7 @@ from monque.testing import eventually
 from .support import NO_POLLS, Gate, Record, working
 
 if TYPE_CHECKING:
-    from .support import Bench
+    from .support import Bench, Lab
 
 
 async def test_an_enqueued_job_is_run_and_completed(bench: Bench) -> None:
@@ -45,6 +45,20 @@ async def test_an_enqueued_job_is_run_and_completed(bench: Bench) -> None:
     )
 
 
+async def test_a_handler_runs_on_the_event_loop_that_the_instance_was_started_on(bench: Bench) -> None:
+    monque = bench.monque()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @monque.worker("greet")
+    async def greet(job: Job[Any]) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    async with working(monque):
+        await monque.enqueue("greet")
+        await eventually(lambda: loops)
+    assert loops == [asyncio.get_running_loop()]
+
+
 async def test_while_it_runs_a_job_says_who_holds_it(bench: Bench) -> None:
     monque = bench.monque()
     runs = Gate()
@@ -63,13 +77,13 @@ async def test_while_it_runs_a_job_says_who_holds_it(bench: Bench) -> None:
     assert document["lockedAt"] <= document["lastHeartbeat"]
 
 
-async def test_the_order_is_priority_then_time_then_id(bench: Bench) -> None:
+async def test_jobs_start_in_the_order_of_their_priorities_and_then_of_their_times(bench: Bench) -> None:
     past = bench.now() - timedelta(hours=1)
     wanted: list[dict[str, Any]] = [
         {"priority": 5, "nextRunAt": past + timedelta(minutes=3)},
         {"nextRunAt": past},
         {"nextRunAt": past + timedelta(minutes=1)},
-        {"nextRunAt": past + timedelta(minutes=1), "priority": 0},
+        {"nextRunAt": past + timedelta(minutes=2), "priority": 0},
         {"priority": -5, "nextRunAt": past},
     ]
     expected = bench.insert_many([{"name": "greet", **fields} for fields in wanted])
@@ -83,10 +97,7 @@ async def test_the_order_is_priority_then_time_then_id(bench: Bench) -> None:
     async with working(monque):
         await eventually(lambda: len(order) == 5)
     # The normal priority, absent or 0, is one priority.
-    assert order[0] == expected[0]
-    assert order[1] == expected[1]
-    assert set(order[2:4]) == set(expected[2:4])
-    assert order[4] == expected[4]
+    assert order == expected
 
 
 async def test_only_pending_and_due_jobs_of_its_names_are_claimed(bench: Bench) -> None:
@@ -134,9 +145,9 @@ async def test_an_instance_claims_no_more_than_it_can_start(bench: Bench) -> Non
         runs.open()
 
 
-async def test_several_instances_run_every_job_once(bench: Bench) -> None:
-    bench.insert_many([{"name": "greet"} for _ in range(300)])
-    monques = [bench.monque(concurrency=Concurrency(per_worker=10)) for _ in range(3)]
+async def test_several_instances_that_see_the_same_jobs_run_every_one_once(lab: Lab) -> None:
+    lab.insert_many([{"name": "greet"} for _ in range(300)])
+    monques = [lab.monque(concurrency=Concurrency(per_worker=10)) for _ in range(3)]
     ran: Counter[Any] = Counter()
 
     async def greet(job: Job[Any]) -> None:
@@ -145,8 +156,10 @@ async def test_several_instances_run_every_job_once(bench: Bench) -> None:
 
     for monque in monques:
         monque.worker("greet", greet)
-    async with working(*monques):
-        await eventually(lambda: bench.count(status="completed") == 300, timeout=30)
+    # The first claims take a while, so that all have seen the same jobs before one has them.
+    with lab.failing("update", times=6, blockConnection=True, blockTimeMS=300):
+        async with working(*monques):
+            await eventually(lambda: lab.count(status="completed") == 300, timeout=30)
     assert set(ran.values()) == {1}
     assert len(ran) == 300
 
@@ -164,8 +177,6 @@ async def test_the_limits_are_never_exceeded(bench: Bench, per_worker: int, per_
             most[name] = max(most[name], number)
         await asyncio.sleep(0.001)
         now[job.name] -= 1
-        if job.data.get("fails"):
-            raise ValueError
 
     for name in ("a", "b"):
         monque.worker(name, work)

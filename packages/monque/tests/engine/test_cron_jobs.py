@@ -51,6 +51,22 @@ async def test_missed_occurrences_are_made_up_for_once(bench: Bench) -> None:
     assert document["nextRunAt"].minute == 0
 
 
+async def test_a_long_run_is_followed_by_the_occurrence_that_came_while_it_lasted(bench: Bench) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    runs = Gate()
+    monque.worker("tick", runs)
+    async with working(monque):
+        await monque.schedule("* * * * * *", "tick")
+        await runs.reached(1)
+        begun = runs.started[0].locked_at
+        assert begun is not None
+        await eventually(lambda: bench.now() > begun + timedelta(seconds=3))
+        runs.open()
+        await runs.reached(2)
+    # The next after it began, not the next after it ended; those in between are made up for by that one run.
+    assert runs.started[1].next_run_at == begun.replace(microsecond=0) + timedelta(seconds=1)
+
+
 async def test_a_failed_run_is_retried_before_the_next_occurrence(bench: Bench) -> None:
     monque = bench.monque(retry=Retry(base=0.1))
     record = Record(monque)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bson import DatetimeMS
 
-from monque import Job, JobCompleteEvent, JobFailEvent, Polling, Retry, StaleRecoveredEvent
+from monque import Concurrency, Job, JobCompleteEvent, JobFailEvent, Lease, Polling, Retry, StaleRecoveredEvent
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, program, working
@@ -60,6 +60,19 @@ async def test_it_takes_back_jobs_of_names_that_it_does_not_run(bench: Bench) ->
     document = bench.find(job)
     assert document["status"] == "pending"
     assert not {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInterval"} & document.keys()
+
+
+async def test_an_instance_without_a_free_slot_takes_jobs_back_too(bench: Bench) -> None:
+    monque = bench.monque(polling=NO_POLLS, concurrency=Concurrency(per_instance=1))
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    job = bench.insert_claimed("slow", age=28)
+    bench.insert("slow")
+    async with working(monque):
+        await runs.reached()
+        await eventually(record.has(StaleRecoveredEvent))
+        assert (bench.find(job)["status"], len(runs.started)) == ("pending", 1)
+        runs.open()
 
 
 async def test_the_lease_of_another_instance_is_as_long_as_that_one_says(bench: Bench) -> None:
@@ -130,6 +143,22 @@ async def test_a_recurring_job_without_attempts_left_goes_on_with_its_next_occur
     assert document["nextRunAt"] > bench.now()
     assert "attempts" not in document
     assert bench.find(odd)["status"] == "failed"
+
+
+async def test_an_instance_does_not_keep_alive_what_a_dead_one_of_the_same_name_held(bench: Bench) -> None:
+    held = {"claimedBy": "web-1:dead", "heartbeatInterval": 1_000}
+    jobs = [bench.insert_claimed("slow", age=0, **held), bench.insert_claimed("slow", age=0, **held)]
+    bench.jobs.update_one({"_id": jobs[1]}, {"$set": {"claimedBy": "web-1"}})
+    monque = bench.monque(instance_id="web-1", lease=Lease(timeout=0.6), polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        own = await monque.enqueue("slow")
+        # While it renews the lease of its own job all the time.
+        await runs.reached(3)
+        runs.open()
+    assert {run.id for run in runs.started} == {own.id, *jobs}
+    assert sum(event.count for event in record.of(StaleRecoveredEvent)) == 2
 
 
 async def test_it_can_be_switched_off(bench: Bench) -> None:

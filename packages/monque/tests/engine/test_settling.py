@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque import Job, JobCompleteEvent, JobErrorEvent, JobFailEvent, JobLostEvent
+from monque import Job, JobCompleteEvent, JobErrorEvent, JobFailEvent, JobLostEvent, Lease, Retry
 from monque import _engine as engine_module
 from monque.testing import eventually
 
@@ -166,3 +169,58 @@ async def test_nothing_waits_once_all_outcomes_are_written(bench: Bench) -> None
         await monque.enqueue("greet")
         await eventually(lambda: bench.statuses() == {"completed": 1})
         await eventually(lambda: "Batcher._run" not in our_tasks())
+
+
+async def test_an_outcome_that_cannot_be_written_for_longer_than_a_lease_is_written_in_the_end(lab: Lab) -> None:
+    monque = lab.monque(polling=NO_POLLS, lease=Lease(timeout=0.6))
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        job = await monque.enqueue("slow")
+        await runs.reached()
+        with lab.failing("update", errorCode=2):
+            runs.open()
+            # Nor can the lease be renewed. Nobody takes the job back, so it is still the one to settle.
+            await eventually(lambda: lab.now() > lab.find(job)["lastHeartbeat"] + timedelta(seconds=1.5))
+        await eventually(record.has(JobCompleteEvent), timeout=30)
+    assert (len(runs.started), lab.find(job)["status"]) == (1, "completed")
+    assert not record.of(JobFailEvent)
+    assert not record.of(JobLostEvent)
+
+
+async def test_a_stop_waits_until_outcomes_are_written_however_slowly(lab: Lab) -> None:
+    monque = lab.monque()
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        job = await monque.enqueue("slow")
+        await runs.reached()
+        with lab.failing("update", times=1, blockConnection=True, blockTimeMS=1500):
+            runs.open()
+            await monque.stop()
+            assert lab.find(job)["status"] == "completed"
+    assert record.of(JobCompleteEvent)
+
+
+async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    # What is logged is kept, by pytest.
+    caplog.set_level(logging.CRITICAL, "monque")
+    bench.insert_many([{"name": "greet"} for _ in range(300)])
+    monque = bench.monque(retry=Retry(max_retries=1))
+    ended: list[str] = []
+
+    @monque.worker("greet")
+    async def greet(job: Job[Any]) -> None:
+        if len(ended) % 3 == 0:
+            raise ValueError
+
+    monque.on("job:complete", lambda event: ended.append(event.name))
+    monque.on("job:fail", lambda event: ended.append(event.name))
+    async with working(monque):
+        await eventually(lambda: len(ended) >= 300, timeout=30)
+        await eventually(lambda: not _jobs_in_memory("greet"))
+
+
+def _jobs_in_memory(name: str) -> int:
+    gc.collect()
+    return sum(type(it) is Job and it.name == name for it in gc.get_objects())

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from monque import ConfigurationError, Monque
+from monque import ConfigurationError, Lease, Monque
 from monque.errors import ConnectionError
+from monque.testing import eventually
 
-from .support import forgotten_sockets
+from .support import Gate, forgotten_sockets, working
 
 if TYPE_CHECKING:
     from .support import Bench
@@ -22,6 +23,27 @@ async def _stores_in(monque: Monque, bench: Bench) -> bool:
 
 async def test_a_uri_is_a_source(bench: Bench) -> None:
     assert await _stores_in(Monque(bench.uri), bench)
+
+
+async def test_no_connection_that_was_opened_for_a_uri_is_left_open(bench: Bench) -> None:
+    monque = bench.monque(lease=Lease(timeout=0.3))
+    runs = Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        job = await monque.enqueue("slow")
+        await runs.reached()
+        # Leases are renewed over a connection of their own.
+        await eventually(lambda: bench.find(job)["lastHeartbeat"] > bench.find(job)["lockedAt"])
+        assert _connections(bench) >= 2
+        runs.open()
+    await eventually(lambda: _connections(bench) == 0)
+
+
+def _connections(bench: Bench) -> int:
+    """How many the server has from this test's instances."""
+    everything = bench.client.admin.aggregate([{"$currentOp": {"idleConnections": True, "localOps": True}}])
+    # The server may take its time to notice that nobody waits for a stream any more; that one has been ended.
+    return sum(each.get("appName") == bench.app and not each.get("killPending") for each in everything)
 
 
 async def test_a_database_is_a_source_and_its_client_stays_open(bench: Bench) -> None:

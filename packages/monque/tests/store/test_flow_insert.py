@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
     from pymongo.database import Database
 
-    from monque._store.flow import Flow
-
     from .support import Commands, Document, Lab
 
 
@@ -504,5 +502,20 @@ async def test_what_is_stored_is_what_was_returned(database: AsyncDatabase[Docum
     assert document["nextRunAt"] == document["createdAt"] == document["updatedAt"]
 
 
-async def test_inserts_are_acknowledged_by_a_majority(flow: Flow) -> None:
-    assert flow.collection.write_concern.document == {"w": "majority"}
+async def test_new_jobs_are_acknowledged_by_a_majority_whatever_the_client_asks_for(
+    monque_uri: str, commands: Commands
+) -> None:
+    async with (
+        AsyncMongoClient[dict[str, Any]](monque_uri, w=1, event_listeners=[commands]) as client,
+        Monque(client) as monque,
+    ):
+        commands.sent.clear()
+        await monque.enqueue("work")
+        await monque.enqueue_many([("work", 1), ("work", 2)])
+        await monque.schedule("@daily", "work", unique_key="k")
+        await monque.schedule("@hourly", "work", unique_key="k")
+        async with client.start_session() as session:
+            await monque.enqueue("work", unique_key="l", session=session)
+    writes = commands.named("insert", "findAndModify")
+    assert len(writes) >= 5
+    assert [command.get("writeConcern") for command in writes] == [{"w": "majority"}] * len(writes)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo.errors import DuplicateKeyError
 
 from monque import JobStatus, Monque, NewJob, Options
 from monque import _transitions as transitions
@@ -209,6 +210,21 @@ async def test_connecting_creates_what_is_missing(monque_uri: str, monque_databa
         indexes.SETTLED,
     }
     assert [name for name, index in existing.items() if index.get("unique")] == [indexes.UNIQUE]
+
+
+async def test_the_database_refuses_a_second_pending_or_processing_job_of_a_key(
+    monque_uri: str, monque_database: Database[Document]
+) -> None:
+    async with Monque(monque_uri):
+        pass
+    jobs = monque_database["monque_jobs"]
+    ended = [stored(status, uniqueKey="k") for status in ("completed", "failed", "cancelled") for _ in range(2)]
+    jobs.insert_many([stored(uniqueKey="k"), stored(name="other", uniqueKey="k"), stored(), stored(), *ended])
+    for status in ("pending", "processing"):
+        with pytest.raises(DuplicateKeyError):
+            jobs.insert_one(stored(status, uniqueKey="k"))
+    with pytest.raises(DuplicateKeyError):
+        jobs.update_one({"_id": ended[0]["_id"]}, {"$set": {"status": "pending"}})
 
 
 async def test_connecting_creates_nothing_if_told_so(monque_uri: str, monque_database: Database[Document]) -> None:
