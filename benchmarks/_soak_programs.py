@@ -1,5 +1,7 @@
 """The processes of the soak: one that enqueues, and some that work. Each ends when its standard input does.
 
+The one that enqueues begins when a line comes in.
+
     python _soak_programs.py produce '{"uri": …, "database": …, "rate": …, "seed": …}'
     python _soak_programs.py work '{"uri": …, "database": …, "label": …, "lease": …}'
 
@@ -12,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import random
 import sys
 import time
@@ -48,9 +49,11 @@ async def end_of_input() -> None:
 
 async def produce(given: dict[str, Any]) -> None:
     dice = random.Random(given["seed"])  # noqa: S311  it mixes jobs
-    ending = asyncio.create_task(end_of_input())
     async with AsyncMongoClient[Document](given["uri"]) as client, Monque(client[given["database"]]) as monque:
         await monque.schedule(f"*/{CRON_SECONDS} * * * * *", CRON, unique_key=CRON)
+        tell("ready")
+        await asyncio.to_thread(sys.stdin.readline)
+        ending = asyncio.create_task(end_of_input())
         begin, number = time.monotonic(), 0
         while not ending.done():
             kind = dice.choices(list(MIX), list(MIX.values()))[0]
@@ -96,7 +99,7 @@ async def work(given: dict[str, Any]) -> None:
             monque.worker(kind, handle)
         async with monque:
             await monque.start()
-            tell("ready", pid=os.getpid())
+            tell("ready")
             await end_of_input()
 
 

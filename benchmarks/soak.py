@@ -22,6 +22,8 @@ from _soak_account import Books
 from _soak_report import plot, rows
 from _soak_watch import Sample, sample
 
+from monque._upkeep import happens_within
+
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -51,7 +53,7 @@ class Child:
     def __init__(self, label: str, running: asyncio.subprocess.Process, hear: Callable[[Document], None]) -> None:
         self.label = label
         self.running = running
-        self.ready = asyncio.Event()
+        self._ready = asyncio.Event()
         self._hear = hear
         self._listening = asyncio.create_task(self._listen())
 
@@ -60,8 +62,16 @@ class Child:
         async for line in self.running.stdout:
             # What was cut short by a kill is no news.
             if line.endswith(b"\n"):
-                self.ready.set()
+                self._ready.set()
                 self._hear(json.loads(line))
+
+    async def until_ready(self) -> None:
+        await asyncio.wait_for(self._ready.wait(), _PATIENCE)
+
+    def begin(self) -> None:
+        """Let it do what it is for."""
+        assert self.running.stdin is not None
+        self.running.stdin.write(b"\n")
 
     async def end(self) -> None:
         """Ask it to end, and wait until it has."""
@@ -101,18 +111,17 @@ class Soak:
         """Two workers, and who enqueues; none outlasts the block."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._end_workers)
-            for place in (STEADY, KILLED):
-                await self.start_worker(place)
             producer = await self._start("produce", "producer", rate=self._settings.rate, seed=self._settings.seed)
             stack.push_async_callback(producer.kill)
+            await asyncio.gather(producer.until_ready(), *map(self.start_worker, (STEADY, KILLED)))
             self.began = time.monotonic()
+            producer.begin()
             yield producer
 
     async def start_worker(self, place: str) -> None:
         self._generation += 1
-        child = await self._start("work", f"{place}, number {self._generation}")
-        self.workers[place] = child
-        await asyncio.wait_for(child.ready.wait(), _PATIENCE)
+        self.workers[place] = await self._start("work", f"{place}, number {self._generation}")
+        await self.workers[place].until_ready()
 
     async def kill_worker(self) -> None:
         """Kill one, and start another in its place."""
@@ -150,30 +159,23 @@ class Soak:
             self.told[news["what"] + error] += 1
 
 
-async def every(interval: float, action: Callable[[], Awaitable[object]]) -> None:
-    """Again and again, at times that do not drift."""
-    begin, number = time.monotonic(), 0
-    while True:
-        number += 1
-        await asyncio.sleep(max(begin + number * interval - time.monotonic(), 0))
+async def every(interval: float, action: Callable[[], Awaitable[object]], leaving: asyncio.Event) -> None:
+    """Again and again, at times that do not drift; what has begun is not cut short."""
+    begin, number = time.monotonic(), 1
+    while not await happens_within(leaving, max(begin + number * interval - time.monotonic(), 0)):
         await action()
+        number += 1
 
 
 async def last(soak: Soak, client: Any, settings: Settings) -> None:  # noqa: ANN401  whatever client there is
     """Let it go on for its time."""
-    tasks = [
-        asyncio.create_task(every(_BALANCE_EVERY, soak.books.balance)),
-        asyncio.create_task(every(settings.sample_every, lambda: soak.take_sample(client))),
-        asyncio.create_task(every(settings.kill_every, soak.kill_worker)),
-    ]
-    try:
-        # None of them ends by itself.
-        for task in (await asyncio.wait(tasks, timeout=settings.duration, return_when=asyncio.FIRST_COMPLETED))[0]:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    leaving = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(every(_BALANCE_EVERY, soak.books.balance, leaving))
+        group.create_task(every(settings.sample_every, lambda: soak.take_sample(client), leaving))
+        group.create_task(every(settings.kill_every, soak.kill_worker, leaving))
+        await asyncio.sleep(settings.duration)
+        leaving.set()
 
 
 async def drain(books: Books, settings: Settings) -> None:

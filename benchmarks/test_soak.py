@@ -17,7 +17,7 @@ sys.path.append(str(SOAK.parent))
 from _soak_account import Account  # noqa: E402
 from _soak_report import slope_per_hour  # noqa: E402
 
-_QUICK = ("--minutes=0.08", "--rate=30", "--kill-every=2", "--sample-every=0.7", "--lease=3")
+_QUICK = ("--minutes=0.06", "--rate=30", "--kill-every=2", "--sample-every=0.7", "--lease=2")
 
 
 def test_a_short_soak_goes_through_all_of_it(monque_server: str, tmp_path: Path) -> None:
