@@ -80,7 +80,7 @@ async def work(given: dict[str, Any]) -> None:
     options = Options(
         concurrency=Concurrency(20),
         lease=Lease(given["lease"]),
-        retry=Retry(max_retries=MAX_RETRIES, base=0.1),
+        retry=Retry(max_retries=MAX_RETRIES, base=0.05),
     )
     async with AsyncMongoClient[Document](given["uri"], tz_aware=True) as client:
         database = client[given["database"]]
