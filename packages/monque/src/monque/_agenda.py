@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from collections.abc import Set as AbstractSet
 
     from monque._store.flow import Candidate, Sighting
     from monque.options import Concurrency
@@ -58,6 +59,10 @@ class Agenda:
     def close(self, names: Collection[str]) -> None:
         """A look for due jobs of these names begins."""
         self._open.difference_update(names)
+
+    def closed(self) -> AbstractSet[str]:
+        """The names of which all due jobs are taken."""
+        return set(self._workers.names()) - self._open
 
     def choose(self, wanted: dict[str, int], limit: int, sighting: Sighting) -> list[Candidate]:
         """Which of the candidates to take; names that have more stay open.

@@ -27,6 +27,11 @@ class ServerClock:
         """Take over what the server said, each with the monotonic time its answer arrived; the quickest counts."""
         self._offset = max((said - _EPOCH).total_seconds() - arrived for said, arrived in answers)
 
+    def correct(self, said: datetime, *, asked: float, arrived: float) -> None:
+        """Give up what cannot be true any more: the server said this between the question and its answer."""
+        since_epoch = (said - _EPOCH).total_seconds()
+        self._offset = min(max(self._offset, since_epoch - arrived), since_epoch - asked)
+
     def now(self) -> datetime:
         """The server's time, cut to milliseconds as BSON keeps it."""
         elapsed = self._monotonic() + self._offset

@@ -47,6 +47,8 @@ _MOST_UNSETTLED = 5000
 # How long handlers that were cancelled get to clean up.
 _CLEAN_UP = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# What became due while the question about what lies ahead was on its way, in seconds, is to be among the answers.
+_OVERLAP = 1.0
 # A database that has not answered for this long is not there.
 _PATIENCE = 5.0
 
@@ -58,18 +60,23 @@ class _Run:
         job: The job, as claimed.
         token: The token of its claim.
         task: What runs the handler.
+        has_begun: Whether the task has taken its first step.
+        is_cut_short: Whether it is not to begin, or not to go on.
     """
 
-    __slots__ = ("job", "task", "token")
+    __slots__ = ("has_begun", "is_cut_short", "job", "task", "token")
 
     def __init__(self, job: Job[Any], token: str) -> None:
         self.job = job
         self.token = token
         self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
+        self.is_cut_short = False
 
     def cancel(self) -> None:
-        """Cut it short."""
-        if self.task is not None:
+        """Cut it short. A task that is cancelled before its first step would never free its slot."""
+        self.is_cut_short = True
+        if self.task is not None and self.has_begun:
             self.task.cancel()
 
 
@@ -134,6 +141,10 @@ class Engine:
         """Whether `stop()` was called."""
         return self._stopping.is_set()
 
+    def is_running_in(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether `task` runs one of the handlers."""
+        return any(run.task is task for run in self._running)
+
     def is_healthy(self) -> bool:
         """Whether it has come round lately, gets answers, and the leases it holds are being renewed."""
         now = time.monotonic()
@@ -145,15 +156,12 @@ class Engine:
         )
 
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
-        """There may be jobs of these names (None: of any), due at these times."""
-        now = self._clock.now()
+        """There may be jobs of these names (None: of any), due at these times, says somebody here."""
         for name, due in jobs:
-            if name is not None and name not in self._workers:
-                continue
-            if due <= now:
-                self._agenda.open(self._workers.names() if name is None else [name])
-            else:
-                self._times.expect(due)
+            if name is None or name in self._workers:
+                self._expect(name, due, self._clock.now())
+                # Should the reckoning be ahead, the job is not due yet, and only a change stream would say when.
+                self._times.unknown = self._times.unknown or not self._wakeup.streaming
         self._signal.set()
 
     def listen_anew(self) -> None:
@@ -199,9 +207,16 @@ class Engine:
     def _hinted(self, hint: Hint | None) -> None:
         if hint is None:
             self._times.hasten()
-            self._signal.set()
         else:
-            self.notice([(hint.name, hint.due or self._clock.now())])
+            self._expect(hint.name, hint.due or hint.at, hint.at)
+        self._signal.set()
+
+    def _expect(self, name: str | None, due: datetime, now: datetime) -> None:
+        """Look for jobs of this name (None: of any), now or when they are due."""
+        if due > now:
+            self._times.expect(due)
+        else:
+            self._agenda.open(self._workers.names() if name is None else [name])
 
     async def _ask(self, question: Awaitable[T]) -> T:
         """Await the database, but not for ever: a connection that says nothing is as good as cut."""
@@ -230,6 +245,7 @@ class Engine:
         self._agenda.close(wanted)
         sighting = await self._ask(self._flow.look(wanted, limit))
         chosen = self._agenda.choose(wanted, limit, sighting)
+        self._times.taken(self._agenda.closed())
         if chosen and not self.is_stopping:
             taken = await self._take([candidate.id for candidate in chosen])
             if not taken:
@@ -268,8 +284,8 @@ class Engine:
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
             await self._persist(lambda: self._flow.settle(changes))
-            for error in claimed.unreadable.values():
-                self._report(error)
+        for error in (*claimed.unreadable.values(), *claimed.refused.values()):
+            self._report(error)
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -280,21 +296,27 @@ class Engine:
 
     async def _perform(self, run: _Run) -> None:
         job = run.job
+        run.has_begun = True
         try:
-            self._events.emit(ev.JobStartEvent, job)
-            started = time.perf_counter()
-            outcome = await execute(self._workers[job.name], job)
-            if outcome is RELEASED and not self.is_stopping:
-                # Nobody but a stop gives jobs back: the handler has cancelled itself.
-                outcome = Failed(asyncio.CancelledError())
-            finished = Finished(job, run.token, outcome, time.perf_counter() - started)
+            finished = Finished(job, run.token, RELEASED) if run.is_cut_short else await self._execute(run)
             if self._held.get(job.id) == run.token:
                 self._settles.add(self._decide(finished))
+        except Exception as error:  # noqa: BLE001  whatever it is, the lease must not be renewed for ever
+            self._abandon(run, error)
         finally:
             # The slot is held by this task and by nothing else, so however the run ends it is free again.
             self._running.discard(run)
             self._agenda.vacate(job.name)
             self._signal.set()
+
+    async def _execute(self, run: _Run) -> Finished:
+        self._events.emit(ev.JobStartEvent, run.job)
+        started = time.perf_counter()
+        outcome = await execute(self._workers[run.job.name], run.job)
+        if outcome is RELEASED and not self.is_stopping:
+            # Nobody but a stop gives jobs back: the handler has cancelled itself.
+            outcome = Failed(asyncio.CancelledError())
+        return Finished(run.job, run.token, outcome, time.perf_counter() - started)
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""
@@ -319,12 +341,29 @@ class Engine:
 
     async def _settle(self, finished: list[Finished]) -> None:
         held = [run for run in finished if self._is_held(run)]
-        settled = await self._persist(lambda: self._flow.settle(plan(held))) if held else None
-        if settled is not None:
-            for run in held:
-                if not (settled.lost and await self._is_resettled(run, settled)):
-                    self._close(run, settled)
+        try:
+            settled = await self._persist(lambda: self._flow.settle(plan(held))) if held else None
+        except Exception as error:  # noqa: BLE001  of ours or of a document's, and not to be cured by repeating it
+            await self._settle_apart(held, error)
+        else:
+            if settled is not None:
+                for run in held:
+                    if not (settled.lost and await self._is_resettled(run, settled)):
+                        self._close(run, settled)
         self._signal.set()
+
+    async def _settle_apart(self, held: list[Finished], error: Exception) -> None:
+        """An outcome that cannot be written must not drag others along: its lease is to run out, and only its."""
+        if len(held) == 1:
+            self._abandon(held[0], error)
+        else:
+            for run in held:
+                await self._settle([run])
+
+    def _abandon(self, run: Finished | _Run, error: Exception) -> None:
+        """Hold a job no longer without having written what came of it: it will be recovered."""
+        self._let_go(run)
+        self._events.emit(ev.JobErrorEvent, error, run.job)
 
     def _is_held(self, run: Finished) -> bool:
         """Whether the job was not claimed again, here, while the outcome waited to be written."""
@@ -356,11 +395,14 @@ class Engine:
         self._settles.add(self._decide(replace(run, job=job, repeat_at=None)))
         return True
 
+    def _let_go(self, run: Finished | _Run) -> None:
+        if self._held.get(run.job.id) == run.token:
+            del self._held[run.job.id]
+
     def _close(self, run: Finished, settled: Settled) -> None:
         """The outcome is written, or never will be: say so."""
         job = run.job
-        if self._held.get(job.id) == run.token:
-            del self._held[job.id]
+        self._let_go(run)
         if settled.lost and job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
         elif settled.refused and job.id in settled.refused:
@@ -380,19 +422,24 @@ class Engine:
 
     async def _survey(self) -> None:
         """Find out when there will be something to do, and take back jobs whose leases ran out."""
-        survey = await self._ask(self._flow.survey(self._workers.names(), self._times.since))
+        # A name that is open will be looked for anyway, and what is due of it now would call for a look at once.
+        names = self._agenda.closed()
+        asked = time.monotonic()
+        survey = await self._ask(self._flow.survey(sorted(names), self._times.age() + _OVERLAP))
+        if survey.now is not None:
+            self._clock.correct(survey.now, asked=asked, arrived=time.monotonic())
         if not self._options.recover:
-            self._times.surveyed(survey.next_due, None)
+            self._times.surveyed(names, survey.next_due, None)
             return
         recovery = plan_recovery(
             [lease for lease in survey.leases if lease["_id"] not in self._held],
-            now=self._clock.now(),
+            now=survey.now or self._clock.now(),
             timeout=self._lease,
             max_attempts=self._options.retry.max_retries,
         )
         await self._recover(recovery)
         # Only now: should the recovery fail, it is tried again at once and not at the next poll.
-        self._times.surveyed(survey.next_due, recovery.next_expiry)
+        self._times.surveyed(names, survey.next_due, recovery.next_expiry)
         if (recovery.requeue or recovery.fail) and len(survey.leases) == OLDEST_LEASES:
             self._times.unknown = True
 

@@ -388,12 +388,15 @@ class Monque:
     async def stop(self) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
 
-        Returns when all of that is over; concurrent calls all wait for it, and doing it again changes nothing.
+        Returns when all of that is over; concurrent calls all wait for it, and doing it again changes nothing. A
+        handler that calls it would wait for its own end: there it returns at once, and the rest follows.
         """
         connected = self._connected
         if connected is not None and connected.engine is not None and connected.work is not None:
             engine, work = connected.engine, connected.work
             engine.stop()
+            if engine.is_running_in(asyncio.current_task()):
+                return
             try:
                 await outlast(work)
             finally:

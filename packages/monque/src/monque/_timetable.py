@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from monque._clock import ServerClock
@@ -16,8 +17,10 @@ _NEVER = float("inf")
 class Timetable:
     """The next poll, the next job that becomes due, the next lease that may run out. One timer serves them all.
 
+    It may ring too early, the server's clock being reckoned: then the look finds nothing, and what lies ahead is asked
+    for again.
+
     Attributes:
-        since: Whatever was due by then has been seen, or its name is open.
         unknown: Whether what lies ahead has to be asked for again.
     """
 
@@ -26,7 +29,8 @@ class Timetable:
         self._poll_at = 0.0
         self._due_at = _NEVER
         self._lease_at = _NEVER
-        self.since = clock.now()
+        self._looked_at = time.monotonic()
+        self._known: AbstractSet[str] = frozenset()
         self.unknown = True
 
     def is_time_to_look(self, interval: float) -> bool:
@@ -37,9 +41,14 @@ class Timetable:
         self._poll_at = now + interval
         self._due_at = _NEVER
         # Taken before anything is asked: a job that becomes due meanwhile is due after it.
-        self.since = self._clock.now()
+        self._looked_at = now
+        self._known = frozenset()
         self.unknown = True
         return True
+
+    def age(self) -> float:
+        """Seconds since it was time to look for jobs of all names."""
+        return time.monotonic() - self._looked_at
 
     def is_lease_due(self) -> bool:
         """Whether a lease may have run out by now."""
@@ -53,8 +62,13 @@ class Timetable:
         """A job will be due then."""
         self._due_at = min(self._due_at, self._clock.at(due))
 
-    def surveyed(self, next_due: datetime | None, next_expiry: datetime | None) -> None:
-        """What lies ahead is this."""
+    def taken(self, names: AbstractSet[str]) -> None:
+        """All jobs of these names that were due are taken; what comes next has to be known."""
+        self.unknown = self.unknown or not names <= self._known
+
+    def surveyed(self, names: AbstractSet[str], next_due: datetime | None, next_expiry: datetime | None) -> None:
+        """What lies ahead for jobs of these names is this."""
+        self._known |= names
         if next_due is not None:
             self.expect(next_due)
         self._lease_at = _NEVER if next_expiry is None else self._clock.at(next_expiry)

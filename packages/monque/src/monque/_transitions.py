@@ -15,6 +15,7 @@
     delete       anything but processing →             (no update, see `delete`)
     reject       processing → failed                   the document is no job
     refuse       pending → failed                      likewise, and it cannot even be claimed
+    mend         pending → pending                     what kept it from being claimed is removed
 
 What the holder of a claim writes is fenced by the claim token: it changes nothing unless the claim still holds. It
 leaves the token behind as `settledBy`, so that a write whose answer was lost can be recognised as done when repeated.
@@ -23,7 +24,7 @@ leaves the token behind as `settledBy`, so that a write whose answer was lost ca
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from monque.job import JobStatus
 
@@ -127,21 +128,24 @@ def reject(job: ObjectId, token: str, *, reason: str) -> Transition:
     return _settle([job], token, JobStatus.FAILED, {"failReason": reason})
 
 
-def refuse(jobs: Sequence[ObjectId]) -> Transition:
-    """Those among them whose `attempts` cannot be counted up can never be claimed."""
-    countable = {"$and": [{"$isNumber": "$attempts"}, {"$lt": ["$attempts", 2**53]}]}
+def refuse(job: object, *, reason: str) -> Transition:
+    """Its document is such that it can never be claimed."""
     return Transition(
-        jobs,
+        [cast("ObjectId", job)],
+        {"_id": job, "status": JobStatus.PENDING.value},
         {
-            "_id": {"$in": jobs},
-            "status": JobStatus.PENDING.value,
-            "attempts": {"$exists": True},
-            "$expr": {"$not": countable},
-        },
-        {
-            "$set": {"status": JobStatus.FAILED.value, "failReason": "field 'attempts': expected a whole number"},
+            "$set": {"status": JobStatus.FAILED.value, "failReason": reason},
             "$currentDate": {"updatedAt": True},
         },
+    )
+
+
+def mend(jobs: Sequence[ObjectId]) -> Transition:
+    """A null among what is counted at the claim is as good as nothing, but the server cannot count from there."""
+    return Transition(
+        jobs,
+        {"_id": {"$in": jobs}, "status": JobStatus.PENDING.value, "attempts": {"$type": "null"}},
+        {"$unset": {"attempts": ""}},
     )
 
 

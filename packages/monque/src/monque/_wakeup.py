@@ -59,10 +59,12 @@ class Hint:
     Attributes:
         name: The job's name, where the stream says it.
         due: When it is due, where the stream says it.
+        at: When this was so. Both times are the server's, and so is their difference.
     """
 
     name: str | None
     due: datetime | None
+    at: datetime
 
 
 async def watch(
@@ -110,7 +112,7 @@ async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
     if change is None:
         return None
     name, due = change.get("name"), change.get("due")
-    return Hint(name if isinstance(name, str) else None, due if isinstance(due, datetime) else None)
+    return Hint(name if isinstance(name, str) else None, due if isinstance(due, datetime) else None, change["at"])
 
 
 class Wakeup:

@@ -106,7 +106,7 @@ class Instance:
         token = f"{self.identity}/{self._tokens}"
         jobs = [candidate.id for candidate in self.chosen or ()]
         self.chosen = None
-        claimed = Claimed([], {})
+        claimed = Claimed([], {}, {})
         for _ in range(times if jobs else 0):
             claimed = await self.flow.claim(
                 jobs, token=token, instance=self.identity, heartbeat_interval=OPTIONS.lease.heartbeat_interval
@@ -151,10 +151,10 @@ class Instance:
         return set(lost)
 
     async def survey(self) -> tuple[Survey, Recovery]:
-        survey = await self.flow.survey(NAMES, self.clock.now())
+        survey = await self.flow.survey(NAMES, 0)
         self.recovery = plan_recovery(
             [lease for lease in survey.leases if lease["_id"] not in self.held],
-            now=self.clock.now(),
+            now=survey.now or self.clock.now(),
             timeout=LEASE,
             max_attempts=MAX_RETRIES,
         )

@@ -333,11 +333,11 @@ class TwoInstances(RuleBasedStateMachine):
             self._age(self._expected[others[0]].holder)
             self._check_documents()
         instance = self._instances[who]
-        since = instance.clock.now()
         survey, recovery = self._do(instance.survey())
         documents = list(self._documents.find())
         self._surveyed[who] = {one["_id"]: one for one in documents}
-        ahead = [one["nextRunAt"] for one in documents if one["status"] == PENDING and one["nextRunAt"] > since]
+        now = survey.now or instance.clock.now()
+        ahead = [one["nextRunAt"] for one in documents if one["status"] == PENDING and one["nextRunAt"] > now]
         assert survey.next_due == min(ahead, default=None)
         assert {one["_id"] for one in survey.leases} == set(self._in(PROCESSING))
         expired = {
@@ -345,7 +345,7 @@ class TwoInstances(RuleBasedStateMachine):
             for one in documents
             if one["status"] == PROCESSING
             and one["_id"] not in instance.held
-            and one["lastHeartbeat"] + timedelta(seconds=LEASE) <= since
+            and one["lastHeartbeat"] + timedelta(seconds=LEASE) <= now
         }
         assert {change.jobs[0] for change in _changes(recovery)} == expired
         if meanwhile == "renew":

@@ -230,6 +230,19 @@ async def test_lesson_04_without_change_streams_it_polls_fast_and_says_so_once(s
     assert not record.of(JobErrorEvent)
 
 
+async def test_lesson_04_without_change_streams_a_wrong_reckoning_of_time_delays_no_job(standalone: str) -> None:
+    monque = Monque(standalone, Options(polling=NO_POLLS))
+    record, done = Record(monque), Gate()
+    done.open()
+    monque.worker("ahead", done)
+    async with working(monque):
+        await eventually(record.has(ChangeStreamFallbackEvent))
+        assert monque._connected is not None
+        monque._connected.clock._offset += 0.5
+        await monque.enqueue("ahead")
+        await done.reached(1)
+
+
 # --- 5 ----------------------------------------------------------------------------------------------------------------
 
 

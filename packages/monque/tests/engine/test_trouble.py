@@ -11,13 +11,22 @@ import pytest
 from bson import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 
-from monque import Job, JobCompleteEvent, JobErrorEvent, Lease, Monque, Options, Polling
+from monque import Job, JobCompleteEvent, JobErrorEvent, JobLostEvent, Lease, Monque, Options, Polling
+from monque import _engine as engine_module
 from monque import _monque as monque_module
+from monque import _settlement as settlement_module
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from monque import JobStartEvent
+    from monque._engine import Engine
+    from monque._settlement import Finished
+    from monque._transitions import Transition
+
     from .support import Bench, Lab
 
 
@@ -195,3 +204,83 @@ async def test_a_clock_that_cannot_be_read_is_reported_and_read_again(
             await eventually(lambda: len(record.of(JobErrorEvent)) >= 2)
         job: Job[Any] = await monque.enqueue("greet")
     assert abs((job.created_at - lab.now()).total_seconds()) < 10
+
+
+async def test_an_outcome_that_cannot_be_written_is_reported_and_drags_no_other_along(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, *_ = bench.insert_many([{"name": "greet"} for _ in range(5)])
+
+    def plan(finished: Iterable[Finished]) -> list[Transition]:
+        runs = list(finished)
+        if any(run.job.id == bad for run in runs):
+            raise RuntimeError("a defect")
+        return settlement_module.plan(runs)
+
+    monkeypatch.setattr(engine_module, "plan", plan)
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), _open_gate()
+    monque.worker("greet", runs)
+    async with working(monque):
+        await eventually(lambda: bench.statuses() == {"completed": 4, "processing": 1})
+        await eventually(record.has(JobErrorEvent))
+        (event,) = record.of(JobErrorEvent)
+        assert (str(event.error), event.job and event.job.id) == ("a defect", bad)
+        # Its lease is renewed no more, so that it will be recovered.
+        await eventually(lambda: not _engine(monque)._held)
+
+
+async def test_a_defect_after_a_run_frees_the_slot_and_lets_the_lease_run_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = bench.insert_many([{"name": "greet", "repeatInterval": "@daily"}, {"name": "greet"}])
+    monkeypatch.setattr(engine_module, "finish", lambda *_, **__: 1 / 0)
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), _open_gate()
+    monque.worker("greet", runs, concurrency=1)
+    async with working(monque):
+        await eventually(lambda: bench.find(good)["status"] == "completed")
+        (event,) = record.of(JobErrorEvent)
+        assert (type(event.error), event.job and event.job.id) == (ZeroDivisionError, bad)
+        await eventually(lambda: not _engine(monque)._held)
+
+
+async def test_a_run_that_is_lost_before_it_begins_frees_its_slot(bench: Bench) -> None:
+    first, second = bench.insert_many([{"name": "greet"}, {"name": "greet"}])
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+
+    def lose_the_other(_: JobStartEvent) -> None:
+        engine = _engine(monque)
+        engine._lost({second: engine._held[second]})
+
+    monque.once("job:start", lose_the_other)
+    monque.worker("greet", runs, concurrency=2)
+    async with working(monque):
+        await eventually(record.has(JobLostEvent))
+        third = await monque.enqueue("greet")
+        await runs.reached(2)
+        runs.open()
+    assert [job.id for job in runs.started] == [first, third.id]
+
+
+async def test_a_handler_that_stops_its_instance_does_not_wait_for_itself(bench: Bench) -> None:
+    job = bench.insert("last")
+    monque = bench.monque(polling=NO_POLLS)
+    record = Record(monque)
+
+    @monque.worker("last")
+    async def last(_: Job[Any]) -> None:
+        await monque.stop()
+
+    async with working(monque):
+        await eventually(record.has(JobCompleteEvent))
+        await eventually(lambda: our_tasks() == ["_repeat"])
+    assert bench.find(job)["status"] == "completed"
+    assert not record.of(JobErrorEvent)
+
+
+def _engine(monque: Monque) -> Engine:
+    assert monque._connected is not None
+    assert monque._connected.engine is not None
+    return monque._connected.engine

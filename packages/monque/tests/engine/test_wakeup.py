@@ -15,6 +15,7 @@ from monque import (
     ChangeStreamFallbackEvent,
     Job,
     JobErrorEvent,
+    Monque,
     Polling,
 )
 from monque import _wakeup as wakeup_module
@@ -288,3 +289,44 @@ async def test_the_first_of_several_times_counts_whichever_is_heard_of_first(ben
         await eventually(lambda: len(order) == 3)
         assert time.monotonic() - begun < 10
     assert order == ["first", "middle", "last"]
+
+
+# --- a reckoning of the server's time that is wrong -----------------------------------------------------------------
+
+
+def _turn(monque: Monque, seconds: float) -> None:
+    """Turn an instance's reckoning of the server's time."""
+    assert monque._connected is not None
+    monque._connected.clock._offset += seconds
+
+
+async def test_a_producer_that_is_ahead_delays_its_jobs_by_no_more_than_that(bench: Bench) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), _open_gate()
+    monque.worker("greet", runs)
+    async with bench.monque() as producer, working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        _turn(producer, 0.5)
+        job = await producer.enqueue("greet")
+        await runs.reached(1)
+        assert runs.started[0].locked_at is not None
+        assert job.next_run_at <= runs.started[0].locked_at
+
+
+@pytest.mark.parametrize("ahead", [0.3, 3600])
+async def test_an_instance_that_is_ahead_starts_jobs_on_time(bench: Bench, ahead: float) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), _open_gate()
+    monque.worker("greet", runs)
+    async with bench.monque() as producer, working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        _turn(monque, ahead)
+        await producer.enqueue("greet", delay=1)
+        await runs.reached(1)
+        _turn(monque, ahead)
+        await producer.enqueue("greet", delay=1)
+        await producer.enqueue("greet", delay=1.5)
+        await runs.reached(3)
+        # What it sees of the server's time by the way puts it right.
+        assert monque._connected is not None
+        assert abs((monque._connected.clock.now() - bench.now()).total_seconds()) < ahead

@@ -92,3 +92,17 @@ def test_at_says_when_the_server_will_show_a_moment(true: datetime, moment: date
     hands.at = clock.at(moment)
     assert abs(clock.now() - moment) <= MILLISECOND
     assert hands.at - arrived == pytest.approx((moment - true).total_seconds(), abs=0.001)
+
+
+@given(true=_moments, off=st.floats(-1e6, 1e6), way=st.floats(0, 30), back=st.floats(0, 30))
+def test_a_correction_leaves_it_off_by_no_more_than_a_question_took(
+    true: datetime, off: float, way: float, back: float
+) -> None:
+    hands = Hands(1e7)
+    clock = ServerClock(hands)
+    clock.observe((true + timedelta(seconds=off), hands.at))
+    clock.correct(true, asked=hands.at - way, arrived=hands.at + back)
+    error = (clock.now() - true).total_seconds()
+    assert -back - 0.002 <= error <= way + 0.002
+    if -back <= off <= way:
+        assert error == pytest.approx(off, abs=0.002)

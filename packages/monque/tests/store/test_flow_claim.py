@@ -12,10 +12,11 @@ from bson import DatetimeMS, Int64, ObjectId
 from pymongo.errors import OperationFailure
 
 from monque import Job, JobStatus, Monque
+from monque._store import flow as flow_module
 from monque._store.flow import Flow, job_collection
 from monque.testing import eventually
 
-from .support import CLAIM_FIELDS, FUTURE, PAST, from_node, spoil_text, stored
+from .support import CLAIM_FIELDS, FUTURE, PAST, from_node, refuse, spoil_text, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -227,12 +228,57 @@ async def test_a_claim_that_the_server_refuses_is_an_error(lab: Lab) -> None:
     assert [document["status"] for document in lab.jobs.find()] == ["pending"]
 
 
+async def test_a_null_where_attempts_are_counted_is_as_good_as_nothing(flow: Flow, raw: Collection[Document]) -> None:
+    jobs = add(raw, {**stored(), "attempts": None}, stored(attempts=4), stored())
+    claimed = await take(flow, jobs)
+    assert {job.id: job.attempts for job in claimed.jobs} == dict(zip(jobs, [1, 5, 1], strict=True))
+    assert not claimed.refused
+
+
+async def test_a_job_that_the_collection_does_not_let_be_claimed_fails_alone(
+    flow: Flow, raw: Collection[Document]
+) -> None:
+    good, bad, other = jobs = add(raw, stored(), stored(data="bad"), stored())
+    refuse(raw.database, data="bad", status="processing")
+    claimed = await take(flow, jobs)
+    assert {job.id for job in claimed.jobs} == {good, other}
+    assert claimed.refused.keys() == {bad}
+    after = raw.find_one({"_id": bad})
+    assert after is not None
+    assert (after["status"], after["failReason"]) == ("failed", str(claimed.refused[bad]))
+    assert "validation" in after["failReason"]
+
+
+async def test_a_job_that_the_collection_does_not_let_be_changed_at_all_stands_in_nobodys_way(
+    flow: Flow, raw: Collection[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = add(raw, stored(data="bad", nextRunAt=PAST - DAY), stored())
+    refuse(raw.database, data="bad", status={"$ne": "pending"})
+    assert (await take(flow, [bad])).refused.keys() == {bad}
+    assert ids(await flow.look({"work": 1}, 1)) == [good]
+    # After a while it is tried again: somebody may have done something about it.
+    monkeypatch.setattr(flow_module, "_STUCK_FOR", 0)
+    assert ids(await flow.look({"work": 1}, 1)) == [bad]
+
+
+async def test_what_is_no_fault_of_a_document_fails_no_job(flow: Flow, raw: Collection[Document]) -> None:
+    raw.create_index("claimToken", unique=True, sparse=True)
+    with pytest.raises(OperationFailure):
+        await take(flow, add(raw, stored(), stored()))
+    # Nor does it when they are claimed one by one because of another.
+    refuse(raw.database, data="bad", status="processing")
+    with pytest.raises(OperationFailure):
+        await take(flow, add(raw, stored(data="bad"), stored(), stored()), token="another")  # noqa: S106  of a claim
+    assert raw.count_documents({"status": "failed"}) == 0
+
+
 # --- foreign and broken documents -----------------------------------------------------------------------------------
 
 BROKEN: dict[str, tuple[Document, str]] = {
     "a list of names": ({"name": ["other", "work"]}, "name"),
     "attempts that are text": ({"attempts": "many"}, "attempts"),
-    "attempts that are null": ({"attempts": None}, "attempts"),
+    "attempts that are more than can be counted": ({"attempts": Int64(2**63 - 1)}, "$inc"),
+    "an id that is a document": ({"_id": {"part": 1}}, "_id"),
     "a counter that is text": ({"failCount": "two"}, "failCount"),
     "a time that is text": ({"nextRunAt": "2024-01-01"}, "nextRunAt"),
     "a time before the year 1": ({"nextRunAt": DatetimeMS(-(10**15))}, "nextRunAt"),

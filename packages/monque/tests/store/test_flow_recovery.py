@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+# A look long ago, in seconds.
+SINCE_NOW = (datetime.now(UTC) - NOW).total_seconds()
 
 
 def add(raw: Collection[Document], *documents: Document) -> list[ObjectId]:
     raw.insert_many(documents)
     return [document["_id"] for document in documents]
+
+
+def server_time(raw: Collection[Document]) -> datetime:
+    said: datetime = raw.database.client.admin.command("hello")["localTime"]
+    return said.replace(tzinfo=UTC)
 
 
 def plan(*leases: Document, timeout: float = 30, max_attempts: int = 10) -> Recovery:
@@ -57,18 +64,28 @@ async def test_the_next_due_job_is_found_whatever_its_priority(
         stored(name="other", nextRunAt=FUTURE + DAY),
     )
     commands.sent.clear()
-    survey = await flow.survey(["work", "other"], NOW)
+    survey = await flow.survey(["work", "other"], SINCE_NOW)
     assert survey.next_due == FUTURE
     assert survey.leases == []
     assert [next(iter(command)) for command in commands.sent] == ["aggregate"]
 
 
 async def test_what_was_due_by_then_is_not_ahead(flow: Flow, raw: Collection[Document]) -> None:
-    add(raw, stored(nextRunAt=NOW - SECOND), stored(nextRunAt=NOW), stored(nextRunAt=NOW + SECOND / 1000))
-    assert (await flow.survey(["work"], NOW)).next_due == NOW + SECOND / 1000
-    assert (await flow.survey(["work"], FUTURE)).next_due is None
-    assert (await flow.survey(["other"], NOW)).next_due is None
-    assert (await flow.survey([], NOW)).next_due is None
+    add(raw, stored(nextRunAt=NOW - DAY), stored(nextRunAt=NOW + DAY), stored(nextRunAt=NOW + 2 * DAY))
+    assert (await flow.survey(["work"], SINCE_NOW)).next_due == NOW + DAY
+    assert (await flow.survey(["work"], 0)).next_due is None
+    assert (await flow.survey(["other"], SINCE_NOW)).next_due is None
+    assert (await flow.survey([], SINCE_NOW)).next_due is None
+
+
+async def test_a_survey_says_what_time_it_is_at_the_server(flow: Flow, raw: Collection[Document]) -> None:
+    assert (await flow.survey(["work"], 0)).now is None
+    for document in (stored(nextRunAt=FUTURE), stored("processing")):
+        raw.delete_many({})
+        add(raw, document)
+        before, now, after = server_time(raw), (await flow.survey(["work"], 0)).now, server_time(raw)
+        assert now is not None
+        assert before <= now <= after
 
 
 @pytest.mark.parametrize("priority", [None, 3])
@@ -76,9 +93,9 @@ async def test_dates_beyond_the_year_9999_are_not_waited_for(
     flow: Flow, raw: Collection[Document], priority: int | None
 ) -> None:
     add(raw, {**stored(priority=priority), "nextRunAt": DatetimeMS(10**15)}, stored(nextRunAt="2100-01-01"))
-    assert (await flow.survey(["work"], NOW)).next_due is None
+    assert (await flow.survey(["work"], SINCE_NOW)).next_due is None
     add(raw, stored(nextRunAt=FUTURE))
-    assert (await flow.survey(["work"], NOW)).next_due == FUTURE
+    assert (await flow.survey(["work"], SINCE_NOW)).next_due == FUTURE
 
 
 # --- the oldest leases ----------------------------------------------------------------------------------------------
@@ -89,16 +106,26 @@ async def test_the_leases_renewed_longest_ago_are_found(flow: Flow, raw: Collect
     # Those of names that nobody works for here are taken back, too.
     documents = [stored("processing", name=f"n{n % 7}", lastHeartbeat=beat) for n, beat in enumerate(beats)]
     add(raw, *reversed(documents), stored(), stored("failed"))
-    survey = await flow.survey(["work"], NOW)
+    survey = await flow.survey(["work"], SINCE_NOW)
     assert [lease["_id"] for lease in survey.leases] == [document["_id"] for document in documents[:OLDEST_LEASES]]
-    fields = {"_id", "name", "nextRunAt", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInterval", "attempts"}
+    fields = {
+        "_id",
+        "now",
+        "name",
+        "nextRunAt",
+        "claimToken",
+        "lockedAt",
+        "lastHeartbeat",
+        "heartbeatInterval",
+        "attempts",
+    }
     assert survey.leases[0].keys() == fields
 
 
 async def test_broken_text_in_a_lease_does_not_hide_the_others(flow: Flow, raw: Collection[Document]) -> None:
     good, bad = add(raw, stored("processing"), stored("processing", timezone="valid"))
     spoil_text(raw, bad)
-    assert {lease["_id"] for lease in (await flow.survey(["work"], NOW)).leases} == {good, bad}
+    assert {lease["_id"] for lease in (await flow.survey(["work"], SINCE_NOW)).leases} == {good, bad}
 
 
 # --- whose lease ran out --------------------------------------------------------------------------------------------
@@ -192,7 +219,7 @@ def test_a_schedule_that_nobody_can_read_ends_with_its_job(schedule: Document) -
 async def test_a_job_is_taken_back(flow: Flow, raw: Collection[Document]) -> None:
     document = stored("processing", attempts=2, failCount=1, failReason="earlier")
     (job_id,) = add(raw, document)
-    assert await flow.recover(plan(*(await flow.survey(["work"], NOW)).leases).requeue) == 1
+    assert await flow.recover(plan(*(await flow.survey(["work"], SINCE_NOW)).leases).requeue) == 1
     after = raw.find_one({"_id": job_id})
     assert after is not None
     kept = {field: value for field, value in document.items() if field not in CLAIM_FIELDS}
@@ -214,7 +241,7 @@ async def test_a_lease_that_was_renewed_or_ended_meanwhile_is_left_alone(
     flow: Flow, raw: Collection[Document], meanwhile: Document
 ) -> None:
     (job_id,) = add(raw, stored("processing", attempts=3))
-    leases = (await flow.survey(["work"], NOW)).leases
+    leases = (await flow.survey(["work"], SINCE_NOW)).leases
     raw.update_one({"_id": job_id}, {"$set": meanwhile})
     before = list(raw.find())
     assert await flow.recover(plan(*leases).requeue) == 0
@@ -227,14 +254,14 @@ async def test_instances_that_take_back_at_the_same_moment_count_each_job_once(
     flow: Flow, raw: Collection[Document]
 ) -> None:
     add(raw, *(stored("processing") for _ in range(10)))
-    recovery = plan(*(await flow.survey(["work"], NOW)).leases)
+    recovery = plan(*(await flow.survey(["work"], SINCE_NOW)).leases)
     assert await flow.recover(recovery.requeue[:6]) == 6
     assert await flow.recover(recovery.requeue) == 4
 
 
 async def test_a_job_without_attempts_left_is_written_as_failed(flow: Flow, raw: Collection[Document]) -> None:
     (job_id,) = add(raw, stored("processing", attempts=3))
-    ((change, error),) = plan(*(await flow.survey(["work"], NOW)).leases, max_attempts=3).fail
+    ((change, error),) = plan(*(await flow.survey(["work"], SINCE_NOW)).leases, max_attempts=3).fail
     job = await flow.apply(change)
     assert job is not None
     assert (job.id, job.status, job.fail_reason, job.claimed_by) == (job_id, "failed", str(error), None)
@@ -246,7 +273,7 @@ async def test_jobs_that_the_node_library_holds_are_taken_back_too(flow: Flow, r
     silent = from_node(**claim)
     alive = from_node(**claim, lastHeartbeat=NOW - 89 * SECOND)
     add(raw, dead, silent, alive)
-    recovery = plan(*(await flow.survey(["work"], NOW)).leases, timeout=1)
+    recovery = plan(*(await flow.survey(["work"], SINCE_NOW)).leases, timeout=1)
     assert {change.jobs[0] for change in recovery.requeue} == {dead["_id"], silent["_id"]}
     assert recovery.next_expiry == NOW + SECOND
     assert await flow.recover(recovery.requeue) == 2
@@ -262,7 +289,7 @@ async def test_a_renewal_without_a_token_keeps_a_job_from_being_taken_back(
 ) -> None:
     document = from_node(status="processing", claimedBy="node", lockedAt=PAST, lastHeartbeat=PAST)
     add(raw, document)
-    leases = (await flow.survey(["work"], NOW)).leases
+    leases = (await flow.survey(["work"], SINCE_NOW)).leases
     raw.update_one({"_id": document["_id"]}, {"$set": {"lastHeartbeat": NOW}})
     assert await flow.recover(plan(*leases).requeue) == 0
 

@@ -127,7 +127,7 @@ async def test_looking_for_each_of_many_names_examines_what_it_returns(crowd: Cr
 
 
 async def test_looking_ahead_costs_the_same_whatever_lies_ahead(crowd: Crowd) -> None:
-    survey = await crowd.flow.survey(NAMES, NOW)
+    survey = await crowd.flow.survey(NAMES, 0)
     assert survey.next_due == FUTURE
     assert len(survey.leases) == 20 * FEW
     # One key or two for each name and kind of job, and one for each lease.
@@ -136,7 +136,7 @@ async def test_looking_ahead_costs_the_same_whatever_lies_ahead(crowd: Crowd) ->
 
 async def test_looking_ahead_for_hundreds_of_names_costs_the_same(crowd: Crowd) -> None:
     names = [*NAMES, *(f"idle-{number}" for number in range(400))]
-    assert (await crowd.flow.survey(names, NOW)).next_due == FUTURE
+    assert (await crowd.flow.survey(names, 0)).next_due == FUTURE
     # Where a hundred names have no jobs at all, the server takes any plan, also one that would sort them.
     assert crowd.cost(merged=True, sorted=True) <= 20 * FEW + 3 * 2 * len(names)
 
@@ -171,7 +171,7 @@ async def test_a_lost_settle_examines_the_jobs_it_is_about(crowd: Crowd) -> None
 
 
 async def test_taking_back_examines_the_jobs_it_is_about(crowd: Crowd) -> None:
-    survey = await crowd.flow.survey(NAMES, NOW)
+    survey = await crowd.flow.survey(NAMES, 0)
     recovery = plan_recovery(survey.leases[:FEW], now=NOW, timeout=30, max_attempts=10)
     crowd.plans.clear()
     assert await crowd.flow.recover(recovery.requeue) == FEW

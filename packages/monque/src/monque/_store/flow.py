@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -12,7 +14,7 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
@@ -22,7 +24,7 @@ from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from bson import ObjectId
     from bson.codec_options import CodecOptions
@@ -37,24 +39,30 @@ Document = dict[str, Any]
 
 OLDEST_LEASES = 100
 
-# What the server says when `attempts` is no number, or too large a one.
-_UNCOUNTABLE = (14, 2)
+# What the server says when it is one document that it cannot change: `attempts` is no number, or too large a one; the
+# document does not pass the collection's validation; it would become too large.
+_ABOUT_A_DOCUMENT = (14, 2, 121, 10334, 17419)
+# Documents that can neither be claimed nor marked as failed are looked over for so many seconds.
+_STUCK_FOR = 60.0
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
-_LEASE_FIELDS: Document = dict.fromkeys(
-    (
-        "name",
-        "claimToken",
-        "lockedAt",
-        "lastHeartbeat",
-        "heartbeatInterval",
-        "attempts",
-        "nextRunAt",
-        "repeatInterval",
-        "timezone",
+_LEASE_FIELDS: Document = {
+    "now": "$$NOW",
+    **dict.fromkeys(
+        (
+            "name",
+            "claimToken",
+            "lockedAt",
+            "lastHeartbeat",
+            "heartbeatInterval",
+            "attempts",
+            "nextRunAt",
+            "repeatInterval",
+            "timezone",
+        ),
+        1,
     ),
-    1,
-)
+}
 _CANDIDATE_FIELDS = {"name": 1, "priority": 1, "nextRunAt": 1}
 
 
@@ -106,10 +114,12 @@ class Claimed:
     Attributes:
         jobs: The jobs now held.
         unreadable: Held as well, but no jobs: why, by id.
+        refused: Not held, since the server lets nobody: why, by id.
     """
 
     jobs: list[Job[Any]]
     unreadable: dict[ObjectId, Exception]
+    refused: dict[ObjectId, Exception]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +132,7 @@ class Settled:
     """
 
     lost: set[ObjectId]
-    refused: dict[ObjectId, Exception]
+    refused: Mapping[ObjectId, Exception]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +142,12 @@ class Survey:
     Attributes:
         next_due: When the next job is due.
         leases: The jobs in processing whose leases were renewed longest ago, as documents with a few fields.
+        now: The server's time; None if there was nothing to see.
     """
 
     next_due: datetime | None
     leases: list[Document]
+    now: datetime | None
 
 
 def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[Document]:
@@ -164,6 +176,7 @@ class Flow:
         # For looking at documents of which only a few fields matter: bad text in one must not hide the others.
         lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
         self._glance = collection.with_options(codec_options=lenient)
+        self._stuck: dict[object, float] = {}
 
     @property
     def collection(self) -> AsyncCollection[Document]:
@@ -230,12 +243,12 @@ class Flow:
     async def claim(self, jobs: Sequence[ObjectId], *, token: str, instance: str, heartbeat_interval: float) -> Claimed:
         """Take those of `jobs` that are still pending. With the same token again it finds those taken before."""
         claim = transitions.claim(jobs, token=token, instance=instance, heartbeat_interval=heartbeat_interval)
-        await self._take(claim)
+        refused = await self._take(claim)
         try:
             documents = await self._jobs.find(transitions.held(jobs, token)).to_list()
         except InvalidBSON:
-            return await self._read_one_by_one(jobs, token)
-        return _read(documents)
+            return replace(await self._read_one_by_one(jobs, token), refused=refused)
+        return replace(_read(documents), refused=refused)
 
     async def settle(self, changes: Sequence[Transition]) -> Settled:
         """Write outcomes, in one command. Repeating it after an error is safe, whether or not it was applied."""
@@ -255,13 +268,17 @@ class Flow:
         document = await self._jobs.find_one(transitions.held([job], token))
         return None if document is None else from_document(document)
 
-    async def survey(self, names: Sequence[str], since: datetime) -> Survey:
-        """When the next job that was not due by `since` will be, and which leases are the oldest; one command."""
+    async def survey(self, names: Sequence[str], age: float) -> Survey:
+        """When the next job of `names` is due, and which leases are the oldest; one command.
+
+        A job that was due more than `age` seconds ago does not count: it has been seen.
+        """
+        later = {"$expr": {"$gt": ["$nextRunAt", {"$subtract": ["$$NOW", math.ceil(age * 1000)]}]}}
         parts: list[list[Document]] = []
         for some in _portions(names):
-            due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$gt": since}}
+            due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$type": "date"}, **later}
             parts += [
-                _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1})
+                _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1, "now": "$$NOW"})
                 for priority in (None, {"$exists": True})
             ]
         held = {"status": JobStatus.PROCESSING.value}
@@ -269,7 +286,8 @@ class Flow:
         rows = await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
         # A date beyond the year 9999 is no datetime, and nothing to wait for.
         dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
-        return Survey(min(dates, default=None), [row for row in rows if "_id" in row])
+        leases = [row for row in rows if "_id" in row and not isinstance(row["_id"], dict)]
+        return Survey(min(dates, default=None), leases, rows[0]["now"] if rows else None)
 
     async def recover(self, changes: Sequence[Transition]) -> int:
         """Take back jobs whose leases ran out; how many there were, others may have been quicker."""
@@ -295,6 +313,7 @@ class Flow:
         project = {
             "name": "$fullDocument.name",
             "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]},
+            "at": "$wallTime",
         }
         jobs = self._glance.with_options(read_concern=ReadConcern("majority"))
         return await jobs.watch(
@@ -351,7 +370,7 @@ class Flow:
         first, *others = parts
         return first + [{"$unionWith": {"coll": self._jobs.name, "pipeline": part}} for part in others]
 
-    async def _write(self, changes: Sequence[Transition]) -> tuple[int, dict[ObjectId, Exception]]:
+    async def _write(self, changes: Sequence[Transition]) -> tuple[int, dict[ObjectId, OperationFailure]]:
         """Make changes: how many jobs they found, and the jobs of those that the server refused, with the reason."""
         operations = [
             (UpdateOne if len(change.jobs) == 1 else UpdateMany)(change.filter, change.update) for change in changes
@@ -361,7 +380,7 @@ class Flow:
         except BulkWriteError as error:
             if error.details["writeConcernErrors"]:
                 raise
-            refused: dict[ObjectId, Exception] = {}
+            refused: dict[ObjectId, OperationFailure] = {}
             for failure in error.details["writeErrors"]:
                 refused.update(dict.fromkeys(changes[int(failure["index"])].jobs, _failure(failure)))
             return error.details["nMatched"], refused
@@ -372,18 +391,32 @@ class Flow:
         written = self._jobs.find({"_id": {"$in": list(expected)}}, {"settledBy": 1})
         return expected.keys() - {row["_id"] async for row in written if row.get("settledBy") == expected[row["_id"]]}
 
-    async def _take(self, claim: Transition) -> None:
+    async def _take(self, claim: Transition) -> dict[ObjectId, Exception]:
+        """Claim jobs; why those cannot be that the server refuses to change, and which therefore fail."""
         try:
             await self._jobs.update_many(claim.filter, claim.update)
-        except OperationFailure as error:
-            if error.code not in _UNCOUNTABLE:
+        except WriteError as error:
+            if error.code not in _ABOUT_A_DOCUMENT:
                 raise
         else:
-            return
-        # One document whose counter is no number would keep all the others from being claimed.
-        broken = transitions.refuse(claim.jobs)
-        await self._jobs.update_many(broken.filter, broken.update)
-        await self._jobs.update_many(claim.filter, claim.update)
+            return {}
+        # One document that the server refuses to change keeps all the others from being claimed.
+        mend = transitions.mend(claim.jobs)
+        await self._jobs.update_many(mend.filter, mend.update)
+        _, errors = await self._write(transitions.apart(claim))
+        refused: dict[ObjectId, Exception] = {}
+        for job, why in errors.items():
+            if why.code not in _ABOUT_A_DOCUMENT:
+                raise why
+            refused[job] = JobDocumentError(job, "?", f"the server refuses to claim it: {_wording(why)}")
+        await self._refuse(refused)
+        return refused
+
+    async def _refuse(self, jobs: Mapping[ObjectId, Exception]) -> None:
+        """Let these fail; those that cannot even do that must not stand in the way of others."""
+        if jobs:
+            _, stuck = await self._write([transitions.refuse(job, reason=str(error)) for job, error in jobs.items()])
+            self._stuck.update(dict.fromkeys(stuck, time.monotonic()))
 
     async def _read_one_by_one(self, jobs: Sequence[ObjectId], token: str) -> Claimed:
         """Read documents of which one cannot even be decoded."""
@@ -399,7 +432,7 @@ class Flow:
                 job = _decode(document.raw, self._glance.codec_options)["_id"]
                 unreadable[job] = JobDocumentError(job, "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
-        return Claimed(claimed.jobs, {**claimed.unreadable, **unreadable})
+        return replace(claimed, unreadable={**claimed.unreadable, **unreadable})
 
     async def _due(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs over all `names`."""
@@ -413,9 +446,11 @@ class Flow:
         return rows if len(names) <= _NAMES_PER_SCAN else _first(rows, limit)
 
     async def _scan(self, names: Sequence[str], limit: int, extra: Document | None = None) -> list[Candidate]:
-        cursor = self._glance.find(_due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
-        rows = await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
-        return [_candidate(row, names) for row in rows]
+        async def ask() -> list[Document]:
+            cursor = self._glance.find(self._due_filter({"$in": names}, extra), _CANDIDATE_FIELDS)
+            return await cursor.sort(CLAIM_ORDER).limit(limit).hint(CLAIM).batch_size(limit + 1).to_list()
+
+        return await self._candidates(ask, names)
 
     async def _due_each(self, names: list[str], limit: int) -> list[Candidate]:
         """The first `limit` due jobs of each of `names`, in one command."""
@@ -427,21 +462,46 @@ class Flow:
         return [row for name in names for row in _first([row for row in found if row.name == name], limit)]
 
     async def _scan_each(self, names: list[str], limit: int, extra: Document | None) -> list[Candidate]:
+        async def ask() -> list[Document]:
+            return await (await self._glance.aggregate(self._union(parts), hint=CLAIM)).to_list()
+
         parts: list[list[Document]] = [
             [
-                {"$match": _due_filter(name, extra)},
+                {"$match": self._due_filter(name, extra)},
                 {"$sort": dict(CLAIM_ORDER)},
                 {"$limit": limit},
                 {"$project": _CANDIDATE_FIELDS},
             ]
             for name in names
         ]
-        cursor = await self._glance.aggregate(self._union(parts), hint=CLAIM)
-        return [_candidate(row, names) async for row in cursor]
+        return await self._candidates(ask, names)
+
+    def _due_filter(self, name: object, extra: Document | None) -> Document:
+        due = {"name": name, "status": JobStatus.PENDING.value, **transitions.DUE, **(extra or {})}
+        if self._stuck:
+            long_ago = time.monotonic() - _STUCK_FOR
+            self._stuck = {job: since for job, since in self._stuck.items() if since > long_ago}
+            due["_id"] = {"$nin": list(self._stuck)}
+        return due
+
+    async def _candidates(self, ask: Callable[[], Awaitable[list[Document]]], names: Sequence[str]) -> list[Candidate]:
+        rows = await ask()
+        # Documents with such an id cannot be told apart as jobs are; they fail, and then others are in their place.
+        while odd := [row["_id"] for row in rows if isinstance(row["_id"], dict)]:
+            for job in odd:
+                error = JobDocumentError(job, "_id", "expected an ObjectId, came a document")
+                refuse = transitions.refuse(job, reason=str(error))
+                await self._jobs.update_one(refuse.filter, refuse.update)
+            rows = await ask()
+        return [_candidate(row, names) for row in rows]
 
 
 def _failure(failure: Document) -> OperationFailure:
     return OperationFailure(failure["errmsg"], failure["code"], failure)
+
+
+def _wording(error: OperationFailure) -> str:
+    return str((error.details or {}).get("errmsg"))
 
 
 def _decode(raw: bytes, codec: CodecOptions[Any]) -> Document:
@@ -460,10 +520,6 @@ def _first_by(field: str, match: Document, limit: int, project: Document) -> lis
 def _identity(job: Job[Any]) -> object:
     """What there may be only one of among the pending and processing."""
     return job.id if job.unique_key is None else (job.name, job.unique_key)
-
-
-def _due_filter(name: object, extra: Document | None) -> Document:
-    return {"name": name, "status": JobStatus.PENDING.value, **transitions.DUE, **(extra or {})}
 
 
 def _candidate(row: Document, names: Sequence[str]) -> Candidate:
@@ -487,4 +543,4 @@ def _read(documents: list[Document]) -> Claimed:
             jobs.append(from_document(document))
         except JobDocumentError as error:
             unreadable[document["_id"]] = error
-    return Claimed(jobs, unreadable)
+    return Claimed(jobs, unreadable, {})
