@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pymongo
 from pymongo.errors import OperationFailure
 
+from monque.errors import MonqueError
 from monque.events import (
     ChangeStreamClosedEvent,
     ChangeStreamConnectedEvent,
@@ -79,10 +80,12 @@ async def watch(
             async with await _open(flow, names()) as stream:
                 yield Connected()
                 pause = first_pause
-                while True:
+                # One that the server has ended for good raises nothing: it answers at once, for ever, with nothing.
+                while stream.alive:
                     hint = await _next(stream)
                     if hint is not None:
                         yield hint
+            yield Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
         except Exception as error:  # noqa: BLE001  whatever it is, polling goes on and a fresh stream is tried
             yield Broken(error)
         await asyncio.sleep(pause)

@@ -69,10 +69,14 @@ class Bench:
 
     def insert_many(self, jobs: Iterable[Document]) -> list[ObjectId]:
         """Store jobs as another producer would, without Monque."""
-        now = self.now()
-        documents = [{**_plain(now), **fields} for fields in jobs]
+        documents = self.plain(jobs)
         self.jobs.insert_many(documents)
         return [document["_id"] for document in documents]
+
+    def plain(self, jobs: Iterable[Document]) -> list[Document]:
+        """Documents of jobs that are due, but for what is said of them."""
+        now = self.now()
+        return [{**_plain(now), **fields} for fields in jobs]
 
     def insert_claimed(self, name: str, /, *, age: float, **fields: Any) -> ObjectId:
         """Store a job that a dead instance holds, whose lease of 30 s was renewed last `age` seconds ago."""

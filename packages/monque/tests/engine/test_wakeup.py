@@ -145,6 +145,32 @@ async def test_a_stream_that_the_server_ends_is_reported_and_replaced(lab: Lab, 
     assert record.of(ChangeStreamFallbackEvent)[0].reason
 
 
+def _drop(bench: Bench) -> None:
+    bench.jobs.drop()
+
+
+def _rename(bench: Bench) -> None:
+    there = f"{bench.database_name}."
+    bench.client.admin.command("renameCollection", f"{there}monque_jobs", to=f"{there}others")
+
+
+@pytest.mark.parametrize("end", [_drop, _rename])
+async def test_a_stream_that_ends_with_its_collection_is_reported_and_replaced(
+    bench: Bench, end: Callable[[Bench], object]
+) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), _open_gate()
+    monque.worker("greet", runs)
+    async with working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        # In another thread: the event loop is what might come to a standstill.
+        await asyncio.to_thread(end, bench)
+        await eventually(lambda: len(record.of(ChangeStreamConnectedEvent)) == 2)
+    (ended,) = record.of(ChangeStreamErrorEvent)
+    assert "dropped or renamed" in str(ended.error)
+    assert len(record.of(ChangeStreamFallbackEvent)) == 1
+
+
 async def test_while_there_is_no_stream_it_polls_fast_and_says_so_once(lab: Lab) -> None:
     monque = lab.monque(polling=Polling(interval=0.1, safety=60))
     record, runs = Record(monque), _open_gate()
