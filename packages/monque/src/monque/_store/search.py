@@ -156,7 +156,7 @@ class Search:
     async def _candidates(self, ask: Callable[[], Awaitable[list[Document]]], names: Sequence[str]) -> list[Candidate]:
         rows = await ask()
         # Documents with such an id cannot be told apart as jobs are; they fail, and then others are in their place.
-        while odd := [row["_id"] for row in rows if isinstance(row["_id"], dict)]:
+        while odd := [row["_id"] for row in rows if type(row["_id"]) is dict]:
             for job in odd:
                 error = JobDocumentError(job, "_id", "expected an ObjectId, came a document")
                 refuse = transitions.refuse(job, reason=str(error))
