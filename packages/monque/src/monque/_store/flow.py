@@ -19,7 +19,7 @@ from pymongo.read_concern import ReadConcern
 from monque import _transitions as transitions
 from monque._store.errors import is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
-from monque._store.search import Search, Sighting, portions, union
+from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
 
@@ -243,7 +243,7 @@ class Flow:
         rows = await (await self._glance.aggregate(union(self._jobs.name, parts), hint=CLAIM)).to_list()
         # A date beyond the year 9999 is no datetime, and nothing to wait for.
         dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
-        leases = [row for row in rows if "_id" in row and not isinstance(row["_id"], dict)]
+        leases = [row for row in rows if "_id" in row and is_id(row["_id"])]
         return Survey(min(dates, default=None), leases, rows[0]["now"] if rows else None)
 
     async def recover(self, changes: Sequence[Transition]) -> int:

@@ -156,13 +156,18 @@ class Search:
     async def _candidates(self, ask: Callable[[], Awaitable[list[Document]]], names: Sequence[str]) -> list[Candidate]:
         rows = await ask()
         # Documents with such an id cannot be told apart as jobs are; they fail, and then others are in their place.
-        while odd := [row["_id"] for row in rows if type(row["_id"]) is dict]:
+        while odd := [row["_id"] for row in rows if not is_id(row["_id"])]:
             for job in odd:
                 error = JobDocumentError(job, "_id", "expected an ObjectId, came a document")
                 refuse = transitions.refuse(job, reason=str(error))
                 await self._jobs.update_one(refuse.filter, refuse.update)
             rows = await ask()
         return [_candidate(row, names) for row in rows]
+
+
+def is_id(value: object) -> bool:
+    """Whether jobs can be told apart by it."""
+    return not isinstance(value, dict)
 
 
 def portions(names: Sequence[str]) -> list[Sequence[str]]:
