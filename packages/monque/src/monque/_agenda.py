@@ -40,13 +40,13 @@ class Agenda:
         slots = sum(self._slots(name) for name in self._workers.names())
         return slots if self._limits.per_instance is None else min(slots, self._limits.per_instance)
 
-    def occupy(self, name: str) -> None:
-        """A job of `name` is about to start."""
-        self._running[name] += 1
+    def occupy(self, name: str, slots: int = 1) -> None:
+        """Jobs of `name` are about to start."""
+        self._running[name] += slots
 
-    def vacate(self, name: str) -> None:
-        """A job of `name` has ended."""
-        self._running[name] -= 1
+    def vacate(self, name: str, slots: int = 1) -> None:
+        """Jobs of `name` have ended, or were not to be had."""
+        self._running[name] -= slots
 
     def open(self, names: Iterable[str]) -> None:
         """There may be due jobs of these names."""

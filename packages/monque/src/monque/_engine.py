@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,18 +65,16 @@ class _Run:
     Attributes:
         job: The job, as claimed.
         token: The token of its claim.
-        slot: The name whose slot it has.
         task: What runs the handler.
         has_begun: Whether the task has taken its first step.
         is_cut_short: Whether it is not to begin, or not to go on.
     """
 
-    __slots__ = ("has_begun", "is_cut_short", "job", "slot", "task", "token")
+    __slots__ = ("has_begun", "is_cut_short", "job", "task", "token")
 
-    def __init__(self, job: Job[Any], token: str, slot: str) -> None:
+    def __init__(self, job: Job[Any], token: str) -> None:
         self.job = job
         self.token = token
-        self.slot = slot
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
         self.is_cut_short = False
@@ -106,8 +105,7 @@ class Engine:
         self._settles: Batcher[Finished] = Batcher(self._settle, largest=_LARGEST_SETTLE)
         self._running: set[_Run] = set()
         # Claims on their way, and what they are for; the slots are taken already.
-        self._claims: set[asyncio.Task[None]] = set()
-        self._claiming: dict[ObjectId, Candidate] = {}
+        self._claims: dict[asyncio.Task[None], list[Candidate]] = {}
         # Tokens by job id, from the claim until the outcome is written.
         self._held: dict[ObjectId, str] = {}
         self._keeper = LeaseKeeper(
@@ -265,35 +263,35 @@ class Engine:
         if not self._keeper.is_healthy():
             raise MonqueError("leases cannot be renewed; no jobs are claimed until they can")
         self._agenda.close(wanted)
-        sighting = await self._ask(self._flow.look(wanted, limit, besides=self._claiming.keys()))
+        claiming = [candidate.id for chosen in self._claims.values() for candidate in chosen]
+        sighting = await self._ask(self._flow.look(wanted, limit, besides=claiming))
         chosen = self._agenda.choose(wanted, limit, sighting)
         self._times.taken(self._agenda.closed())
         if chosen and not self.is_stopping:
-            for candidate in chosen:
-                self._agenda.occupy(candidate.name)
-                self._claiming[candidate.id] = candidate
-            claim = self._loop.create_task(self._claim(chosen))
-            self._claims.add(claim)
+            slots = Counter(candidate.name for candidate in chosen)
+            for name, number in slots.items():
+                self._agenda.occupy(name, number)
+            claim = self._loop.create_task(self._claim(chosen, slots))
+            self._claims[claim] = chosen
             claim.add_done_callback(self._claimed)
 
-    async def _claim(self, chosen: list[Candidate]) -> None:
+    async def _claim(self, chosen: list[Candidate], slots: Counter[str]) -> None:
         """Claim what was chosen, start what was got, and free the slots of the rest."""
         token = secrets.token_hex(12)
         try:
             claimed = await self._take(chosen, token)
             if claimed is not None:
-                await self._begin(claimed, token)
+                await self._begin(claimed, token, slots)
         except Exception as error:  # noqa: BLE001  whatever it is, others of these names may be claimed
             await self._pause_after(error, _LONGEST_PAUSE)
             claimed = None
-        left = [self._claiming.pop(candidate.id) for candidate in chosen if candidate.id in self._claiming]
-        for candidate in left:
-            self._agenda.vacate(candidate.name)
+        for name, number in slots.items():
+            self._agenda.vacate(name, number)
         if claimed is None:
-            self._agenda.open({candidate.name for candidate in chosen})
+            self._agenda.open(slots)
 
     def _claimed(self, claim: asyncio.Task[None]) -> None:
-        self._claims.discard(claim)
+        del self._claims[claim]
         self._signal.set()
 
     async def _take(self, chosen: list[Candidate], token: str) -> Claimed | None:
@@ -315,7 +313,8 @@ class Engine:
                 pause = await self._pause_after(error, pause)
         return None
 
-    async def _begin(self, claimed: Claimed, token: str) -> None:
+    async def _begin(self, claimed: Claimed, token: str, slots: Counter[str]) -> None:
+        """Start the jobs in the slots that were taken for them; what is left of `slots` is free again."""
         self._lost({job.id: self._held[job.id] for job in claimed.jobs if job.id in self._held})
         self._held.update((job.id, token) for job in claimed.jobs)
         if self.is_stopping:
@@ -323,7 +322,8 @@ class Engine:
                 self._settles.add(Finished(job, token, RELEASED))
         else:
             for job in claimed.jobs:
-                self._start(_Run(job, token, slot=self._claiming.pop(job.id).name))
+                self._start(_Run(job, token))
+            slots.subtract(job.name for job in claimed.jobs)
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
             await self._persist(lambda: self._flow.settle(changes))
@@ -348,7 +348,7 @@ class Engine:
         finally:
             # The slot is held by this task and by nothing else, so however the run ends it is free again.
             self._running.discard(run)
-            self._agenda.vacate(run.slot)
+            self._agenda.vacate(job.name)
             self._signal.set()
 
     async def _execute(self, run: _Run) -> Finished:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 2000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
-    """A run that has ended and is not written yet.
+    """A run that has ended and is not written yet. There is one for every job, and a frozen one takes long to make.
 
     Attributes:
         job: The job, as claimed.

@@ -401,7 +401,7 @@ class Events:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it raises is its own affair
             self._report(error, event)
             return
-        if inspect.isawaitable(result):
+        if result is not None and inspect.isawaitable(result):
             task = asyncio.ensure_future(self._finish(result, event))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -149,7 +149,7 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
 
 def test_a_run_that_has_not_begun_can_be_cut_short() -> None:
     job: Any = None
-    run = _Run(job, "token", "slot")
+    run = _Run(job, "token")
     run.cancel()
     assert run.task is None
 
