@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from monque.cli._bench import drain
+from monque.cli._bench import drain, enqueue, history, idle, latency, memory, processes, sweeps
 from monque.cli._bench.errors import SkippedError
 from monque.cli._bench.figures import Findings
 from monque.cli._bench.machine import machine, sentence
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 _PARTS: Mapping[Part, Callable[[Bench], Awaitable[Findings]]] = {
     "drain": drain.run,
+    "enqueue": enqueue.run,
+    "latency": latency.run,
+    "idle": idle.run,
+    "processes": processes.run,
+    "concurrency": sweeps.concurrency,
+    "payload": sweeps.payload,
+    "names": sweeps.names,
+    "history": history.run,
+    "memory": memory.run,
 }
 
 
