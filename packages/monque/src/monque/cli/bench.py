@@ -53,7 +53,7 @@ def command(parts: Sequence[str], *, settings: Settings, as_json: bool, uri: str
     check_uri(uri)
     # What an instance logs, the table would not survive.
     logging.getLogger("monque").addHandler(logging.NullHandler())
-    return asyncio.run(_run(chosen(parts), settings, Screen(as_json=as_json), uri))
+    return asyncio.run(measure(chosen(parts), settings, Screen(as_json=as_json), uri))
 
 
 def chosen(parts: Sequence[str]) -> list[Part]:
@@ -62,7 +62,8 @@ def chosen(parts: Sequence[str]) -> list[Part]:
     return [part for part in _PARTS if part in wanted]
 
 
-async def _run(parts: Sequence[Part], settings: Settings, screen: Screen, uri: str | None) -> int:
+async def measure(parts: Sequence[Part], settings: Settings, screen: Screen, uri: str | None) -> int:
+    """Measure until all is done or a signal comes; say the exit code."""
     task = cast("asyncio.Task[Any]", asyncio.current_task())
 
     def stop() -> None:

@@ -55,9 +55,14 @@ class Child:
             raise BenchError(f"a process of the bench failed: {told.get('error', 'it has ended')}")
         return told[fact]
 
-    def has_ended(self) -> bool:
-        """Whether it is there no more."""
-        return self._process.returncode is not None
+    def check(self) -> None:
+        """See that it is still there.
+
+        Raises:
+            BenchError: It is not.
+        """
+        if self._process.returncode is not None:
+            raise BenchError("a process of the bench has ended before its time")
 
     async def end(self) -> None:
         """Let it end, or else make it."""
@@ -67,7 +72,7 @@ class Child:
                 async with asyncio.timeout(PATIENCE):
                     await self._process.wait()
         finally:
-            if not self.has_ended():
+            if self._process.returncode is None:
                 self._process.kill()
                 await self._process.wait()
 

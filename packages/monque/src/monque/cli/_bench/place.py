@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pymongo
+from pymongo.errors import CollectionInvalid
 
 from monque import Options
 from monque._connection import open_database
@@ -47,19 +48,29 @@ class Place:
 
     @asynccontextmanager
     async def collection(self) -> AsyncGenerator[str]:
-        """The name of a new collection, which lasts as long as the block."""
+        """The name of a new collection, which lasts as long as the block.
+
+        Raises:
+            UsageError: There is such a collection already.
+        """
         name = next(self._names)
-        await self.database.create_collection(name)
         self._made.add(name)
+        try:
+            await self.database.create_collection(name)
+        except CollectionInvalid as error:  # somebody was quicker, and it is theirs
+            self._made.discard(name)
+            raise UsageError(f"there is a collection {name!r} already") from error
         try:
             yield name
         finally:
-            await self.database.drop_collection(name)
+            with pymongo.timeout(_CLEARING):
+                await self.database.drop_collection(name)
 
     async def clear(self) -> None:
         """Drop what is left: a write that was under way when a run was interrupted can bring a collection back."""
-        for name in self._made.intersection(await self.database.list_collection_names()):
-            await self.database.drop_collection(name)
+        with pymongo.timeout(_CLEARING):
+            for name in self._made.intersection(await self.database.list_collection_names()):
+                await self.database.drop_collection(name)
 
 
 @asynccontextmanager
@@ -97,8 +108,7 @@ async def _connected(uri: str, collection: str | None) -> AsyncGenerator[Place]:
             try:
                 yield place
             finally:
-                with pymongo.timeout(_CLEARING):
-                    await place.clear()
+                await place.clear()
 
 
 def _refuse_taken(name: str, existing: list[str]) -> None:

@@ -115,10 +115,11 @@ async def drain(jobs: AsyncCollection[dict[str, Any]], workers: Sequence[Child],
     released: datetime = (await jobs.database.client.admin.command("hello"))["localTime"]
     for each in workers:
         each.say("begin")
-    async with asyncio.timeout(children.PATIENCE + load.jobs / _LEAST_RATE):
-        while await _is_any_open(jobs, load):
-            await _check(workers)
-            await asyncio.sleep(_LOOK_AGAIN)
+    try:
+        async with asyncio.timeout(children.PATIENCE + load.jobs / _LEAST_RATE):
+            await _until_none_is_open(jobs, workers, load)
+    except TimeoutError as error:
+        raise BenchError("the jobs take too long") from error
     ours = {"status": "completed", "name": {"$in": list(load.names)}}
     if await jobs.count_documents(ours) != load.jobs:
         raise BenchError(f"not all jobs are completed; is somebody else at work in {jobs.name}?")
@@ -128,18 +129,19 @@ async def drain(jobs: AsyncCollection[dict[str, Any]], workers: Sequence[Child],
     return max(took.total_seconds(), _MILLISECOND)
 
 
+async def _until_none_is_open(jobs: AsyncCollection[dict[str, Any]], workers: Sequence[Child], load: Load) -> None:
+    while await _is_any_open(jobs, load):
+        for each in workers:
+            each.check()
+        await asyncio.sleep(_LOOK_AGAIN)
+
+
 async def _is_any_open(jobs: AsyncCollection[dict[str, Any]], load: Load) -> bool:
     # Two queries that each read one key at most, since those who work are not to be disturbed.
     pending = {"status": "pending", "name": {"$in": list(load.names)}}
     if await jobs.find_one(pending, {"_id": 1}, hint=indexes.CLAIM):
         return True
     return await jobs.find_one({"status": "processing"}, {"_id": 1}, hint=indexes.LEASE) is not None
-
-
-async def _check(workers: Sequence[Child]) -> None:
-    for each in workers:
-        if each.has_ended():
-            await each.hear("an end that was not to come")
 
 
 async def write_conflicts(database: AsyncDatabase[dict[str, Any]]) -> int | None:

@@ -54,7 +54,7 @@ class Screen:
         """Show what came of a part."""
         self.print()
         self.print(findings.title, "bold")
-        for line in table([findings.columns, *findings.rows]):
+        for line in table([findings.columns, *findings.rows]) if findings.rows else ():
             self.print(line)
         for note in findings.notes:
             self.print(note, "dim")
