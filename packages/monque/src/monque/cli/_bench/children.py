@@ -8,6 +8,8 @@ import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from monque.cli._bench import child as child_program
+from monque.cli._bench import standalone as standalone_program
 from monque.cli._bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ _LONGEST_LINE = 2**26
 # For a process to start, to warm up, or to end.
 PATIENCE = 60.0
 
-WORKER = "monque.cli._bench.child"
-STANDALONE = "monque.cli._bench.standalone"
+WORKER = child_program.__name__
+STANDALONE = standalone_program.__name__
 
 
 class Child:

@@ -21,10 +21,12 @@ from monque.cli._bench.figures import Findings, percentile, shown, spread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from pymongo.asynchronous.change_stream import AsyncChangeStream
     from pymongo.asynchronous.collection import AsyncCollection
 
+    from monque.cli._bench.children import Child
     from monque.cli._bench.settings import Bench
 
     Stream = AsyncChangeStream[dict[str, Any]]
@@ -69,26 +71,29 @@ def _row(what: str, values: Sequence[float]) -> list[str]:
 async def measure(bench: Bench) -> tuple[list[float], list[dict[str, float]]]:
     """Milliseconds of each job, and of the parts of each bare pick-up."""
     place, settings = bench.place, bench.settings
-    async with (
-        place.collection() as collection,
-        place.collection() as bare,
-        Monque(place.database, Options(collection=collection)) as monque,
-        await watch(place.database.get_collection(bare, write_concern=WriteConcern("majority"))) as stream,
-        children.child(
-            children.WORKER,
-            role="consume",
-            uri=place.uri,
-            database=place.database.name,
-            collection=collection,
-            jobs=settings.samples,
-        ) as consumer,
-    ):
-        await consumer.hear("ready")
-        producer = Producer(monque, place.database[bare].with_options(write_concern=WriteConcern("majority")), stream)
-        bench.say(f"latency: {settings.samples} jobs, {settings.rate:g} per second")
-        measured = await producer.produce(settings.samples, settings.rate)
-        late: list[float] = await consumer.hear("late")
+    async with place.collection() as collection, place.collection() as bare:
+        jobs = place.database.get_collection(bare, write_concern=WriteConcern("majority"))
+        async with (
+            await watch(jobs) as stream,
+            Monque(place.database, Options(collection=collection)) as monque,
+            _consumer(bench, collection) as consumer,
+        ):
+            await consumer.hear("ready")
+            bench.say(f"latency: {settings.samples} jobs, {settings.rate:g} per second")
+            measured = await Producer(monque, jobs, stream).produce(settings.samples, settings.rate)
+            late: list[float] = await consumer.hear("late")
     return late, measured
+
+
+def _consumer(bench: Bench, collection: str) -> AbstractAsyncContextManager[Child]:
+    return children.child(
+        children.WORKER,
+        role="consume",
+        uri=bench.place.uri,
+        database=bench.place.database.name,
+        collection=collection,
+        jobs=bench.settings.samples,
+    )
 
 
 async def watch(collection: AsyncCollection[dict[str, Any]]) -> Stream:
@@ -133,7 +138,8 @@ class Producer:
         """Milliseconds: an insert, the event about it from then on, and a claim."""
         job = ObjectId()
         document = {"_id": job, "name": "job", "data": {"called": time.monotonic()}, "status": "pending"}
-        event = asyncio.ensure_future(timed(self._event_of(job)))
+        # Nobody else inserts here.
+        event = asyncio.ensure_future(timed(self._stream.next()))
         try:
             insert = await timed(self._collection.insert_one(document))
             # What has come before the acknowledgement costs nothing more.
@@ -143,10 +149,6 @@ class Producer:
         change = {"$set": {"status": "processing"}}
         claim = await timed(self._collection.find_one_and_update({"_id": job, "status": "pending"}, change))
         return dict(zip(_PARTS, (insert, waited, claim), strict=True))
-
-    async def _event_of(self, job: ObjectId) -> None:
-        while (await self._stream.next())["documentKey"]["_id"] != job:
-            pass
 
 
 async def timed(work: Awaitable[Any]) -> float:

@@ -62,7 +62,7 @@ class Screen:
     def finish(self, everything: Mapping[str, Any]) -> None:
         """Show all of it to scripts."""
         if self._as_json:
-            self._out.print_json(json.dumps(everything), ensure_ascii=True)
+            self._out.file.write(json.dumps(everything, indent=2) + "\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
