@@ -12,13 +12,13 @@ import pytest
 from monque import Monque
 from monque._store.flow import job_collection
 from monque.cli import bench as command
-from monque.cli._bench import child, children, drain, processes, work
+from monque.cli._bench import child, children, drain, history, processes, work
 from monque.cli._bench.errors import BenchError
 from monque.cli._bench.figures import Comparison, in_turns, percentile, shown
 from monque.cli._bench.idle import STREAMS, Compared, Watched
 from monque.cli._bench.place import Place, open_place
 from monque.cli._bench.screen import Screen, table
-from monque.cli._bench.settings import USUAL, Settings
+from monque.cli._bench.settings import USUAL, Bench, Settings
 from monque.cli._bench.work import Load
 from monque.cli._errors import UsageError
 
@@ -103,6 +103,16 @@ async def test_a_collection_that_somebody_else_makes_meanwhile_stays_theirs(plac
                 pass
     await place.clear()
     assert await place.database.list_collection_names() == [f"{first}_2"]
+
+
+async def test_a_history_has_as_many_settled_and_future_jobs(place: Place) -> None:
+    async with place.collection() as collection:
+        await history.fill(Bench(place, Settings(history=7), print), collection)
+        jobs = place.database[collection]
+        rows = await (await jobs.aggregate([{"$sortByCount": "$status"}])).to_list()
+        due = {"status": "pending", "$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
+        assert {row["_id"]: row["count"] for row in rows} == {"completed": 7, "pending": 7}
+        assert await jobs.find_one(due) is None
 
 
 async def test_what_comes_back_is_dropped_in_the_end(monque_uri: str, monque_database: Any) -> None:

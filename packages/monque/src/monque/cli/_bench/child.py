@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import threading
@@ -35,6 +36,8 @@ _WARM_UP = 500
 def main() -> None:
     """Do what the parent wants, until it closes the pipe."""
     line = sys.stdin.buffer.readline()
+    # What goes wrong is for the parent to say.
+    logging.getLogger("monque").addHandler(logging.NullHandler())
     if line:
         asyncio.run(_work(json.loads(line)))
 
