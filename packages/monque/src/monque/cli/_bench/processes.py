@@ -19,7 +19,7 @@ from monque.cli._bench.figures import Comparison, Findings, in_turns, with_sprea
 from monque.cli._bench.work import Load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -41,17 +41,20 @@ async def run(bench: Bench) -> Findings:
     numbers = sorted({1, *bench.settings.processes})
     conflicts: dict[int, list[float]] = {number: [] for number in numbers}
 
-    async def rate(number: int) -> float:
+    async def jobs_per_second(number: int) -> float:
         rate, found = await measure(bench, load, number)
         conflicts[number] += [] if found is None else [found]
         return rate
 
-    runs = {f"{number:3} processes": partial(rate, number) for number in numbers}
+    runs = {f"{number:3} processes": partial(jobs_per_second, number) for number in numbers}
     measured = await in_turns(runs, bench.settings.repetitions, lambda line: bench.say(f"processes: {line}"))
-    rates = dict(zip(numbers, measured.values(), strict=True))
+    return _findings(dict(zip(numbers, measured.values(), strict=True)), conflicts)
+
+
+def _findings(rates: Mapping[int, Sequence[float]], conflicts: Mapping[int, Sequence[float]]) -> Findings:
     compared = {
-        number: Comparison(figure="jobs_per_second", measured=rates[number], beside=rates[1], other="one_process")
-        for number in numbers
+        number: Comparison(figure="jobs_per_second", measured=measured, beside=rates[1], other="one_process")
+        for number, measured in rates.items()
     }
     return Findings(
         title="processes: jobs/s of several processes on the same jobs",
