@@ -58,10 +58,10 @@ async def fill(bench: Bench, collection: str) -> None:
     for start in range(1, bench.settings.history, _BATCH):
         bench.say(f"history: filling, {start:,} of {bench.settings.history:,}")
         numbers = range(start, min(start + _BATCH, bench.settings.history))
-        for field, template in (("updatedAt", settled), ("nextRunAt", future)):
-            await jobs.insert_many([_alike(template, field, number) for number in numbers], ordered=False)
+        await jobs.insert_many([_alike(settled, "updatedAt", -number) for number in numbers], ordered=False)
+        await jobs.insert_many([_alike(future, "nextRunAt", number) for number in numbers], ordered=False)
 
 
-def _alike(template: dict[str, Any], field: str, number: int) -> dict[str, Any]:
-    """A job like `template`, with an id of its own and a time that is not that of all the others."""
-    return {**template, "_id": ObjectId(), field: template[field] + timedelta(seconds=number)}
+def _alike(template: dict[str, Any], field: str, later: int) -> dict[str, Any]:
+    """A job like `template`, with an id of its own and a time so many seconds later."""
+    return {**template, "_id": ObjectId(), field: template[field] + timedelta(seconds=later)}
