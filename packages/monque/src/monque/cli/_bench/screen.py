@@ -31,19 +31,21 @@ class Screen:
     @contextmanager
     def showing(self) -> Generator[None]:
         """Show what goes on as long as the block lasts, if there is a terminal."""
-        if self._aside.is_terminal:
-            with self._status:
-                yield
-        else:
+        try:
             yield
+        finally:
+            self._status.stop()
 
     def say(self, line: str) -> None:
-        """Say what goes on."""
-        self._status.update(Text(line))
+        """Say what goes on, until something is printed."""
+        if self._aside.is_terminal:
+            self._status.update(Text(line))
+            self._status.start()
 
     def print(self, line: str = "", style: str = "") -> None:
         """Print a line for people."""
         if not self._as_json:
+            self._status.stop()
             self._out.print(Text(line, style=style), soft_wrap=True)
 
     def warn(self, line: str) -> None:
