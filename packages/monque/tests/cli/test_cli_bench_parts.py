@@ -14,7 +14,7 @@ from monque._store.flow import job_collection
 from monque.cli import bench as command
 from monque.cli._bench import child, children, drain, history, processes, work
 from monque.cli._bench.errors import BenchError
-from monque.cli._bench.figures import Comparison, in_turns, percentile, shown
+from monque.cli._bench.figures import Comparison, Findings, in_turns, percentile, shown
 from monque.cli._bench.idle import STREAMS, Compared, Watched
 from monque.cli._bench.place import Place, open_place
 from monque.cli._bench.screen import Screen, table
@@ -123,10 +123,17 @@ async def test_what_comes_back_is_dropped_in_the_end(monque_uri: str, monque_dat
     assert monque_database.list_collection_names() == []
 
 
-async def test_a_cancellation_that_is_no_signal_goes_through(monque_uri: str) -> None:
-    settings = Settings(jobs=1000, repetitions=10_000)
-    running = asyncio.create_task(command.measure(["drain"], settings, Screen(as_json=True), monque_uri))
-    await asyncio.sleep(0)
+async def test_a_cancellation_that_is_no_signal_goes_through(monque_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Event()
+
+    async def take_for_ever(_: Bench) -> Findings:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(command, "_PARTS", {"drain": take_for_ever})
+    running = asyncio.create_task(command.measure(["drain"], Settings(), Screen(as_json=True), monque_uri))
+    await begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
