@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque.cli._app import run
+from monque.cli._app import run as app
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
 def test_the_version_and_the_help_with_examples(capsys: Any) -> None:
-    assert [run(arguments) for arguments in (["--version"], ["--help"], ["demo", "--help"], [])] == [0] * 4
+    assert [app(arguments) for arguments in (["--version"], ["--help"], ["demo", "--help"], [])] == [0] * 4
     said = capsys.readouterr().out
     assert said.startswith("0.1.0\n")
     assert "monque demo --json" in said
@@ -27,7 +28,7 @@ def test_it_is_a_module_too() -> None:
 
 @pytest.mark.parametrize("arguments", [["demo", "--nonsense"], ["demo", "--concurrency", "0"], ["nonsense"]])
 def test_wrong_arguments_end_with_2(capsys: Any, arguments: list[str]) -> None:
-    assert run(arguments) == 2
+    assert app(arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert arguments[-1].lstrip("-") in said.err.replace("\n", "")
@@ -55,9 +56,8 @@ def _run_without(module: str) -> subprocess.CompletedProcess[str]:
     ("uri", "code"),
     [("mongodb://user:secret@127.0.0.1:1/?serverSelectionTimeoutMS=100", 1), ("http://user:secret@127.0.0.1/", 2)],
 )
-def test_an_error_is_one_line_without_secrets(capsys: Any, tree: Path, uri: str, code: int) -> None:
-    assert run(["demo", str(tree), "--uri", uri]) == code
-    said = capsys.readouterr()
-    assert said.err.startswith("monque: ")
-    assert said.err.count("\n") == 1
-    assert "secret" not in said.err + said.out
+def test_an_error_is_one_line_without_secrets(run: Callable[..., Any], tree: Path, uri: str, code: int) -> None:
+    done = run("demo", tree, "--uri", uri)
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
+    assert done.err.startswith("monque: ")
+    assert "secret" not in done.err

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003  read at run time for the command's arguments
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.text import Text
 
-from monque.cli import demo
+from monque.cli import bench, demo
+from monque.cli._bench.settings import Part, Settings
 from monque.cli._errors import UsageError
 from monque.errors import MonqueError, redact
 
@@ -22,7 +23,10 @@ _EXAMPLES = """Examples:
     monque demo                        # Python's own library, one job per file
     monque demo ~/project              # the Python files of a directory
     monque demo --json > summary.json  # for scripts
+    monque bench                       # what it costs on your server, beside the driver alone
 """
+
+_USUAL = Settings()
 
 _EXIT_CODES = {CycloptsError: 2, UsageError: 2, MonqueError: 1, KeyboardInterrupt: 130}
 
@@ -54,6 +58,7 @@ def _app() -> App:
         suppress_keyboard_interrupt=False,
     )
     app.command(_demo, name="demo")
+    app.command(_bench, name="bench")
     return app
 
 
@@ -77,3 +82,24 @@ def _demo(
         uri: The MongoDB to use; without it an embedded one is started.
     """
     return demo.command(path, concurrency=concurrency, as_json=json, uri=uri)
+
+
+def _bench(
+    *parts: Part | Literal["all"],
+    settings: Settings = _USUAL,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    uri: Annotated[str | None, Parameter(env_var="MONQUE_URI", show_env_var=True)] = None,
+) -> int:
+    """Measure what Monque costs on a server, beside the same work done with the driver alone.
+
+    Without parts: drain, enqueue, latency, idle and processes, which takes some minutes. Look at the ratios: absolute
+    figures differ from machine to machine and from minute to minute. It works in collections that it makes itself, in
+    the database of the URI or else in `monque_bench`, and drops them at the end.
+
+    Args:
+        parts: What to measure.
+        settings: How much of it.
+        json: Print the figures as one JSON object and nothing else on stdout.
+        uri: The MongoDB to use; without it an embedded one is started, and thrown away afterwards.
+    """
+    return bench.command(parts, settings=settings, as_json=json, uri=uri)

@@ -18,7 +18,7 @@ from monque.cli._analysis import find_files
 from monque.cli._analyst import Analyst
 from monque.cli._errors import UsageError
 from monque.cli._paths import shown, to_stored
-from monque.cli._place import open_place
+from monque.cli._place import check_uri, open_place
 from monque.cli._progress import Progress
 from monque.cli._screen import Screen
 from monque.cli._signals import Interruption
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # Measured: below this the jobs wait for the database, above it they wait for a thread.
 DEFAULT_CONCURRENCY = 8 * (os.cpu_count() or 1)
 
-_SCHEMES = ("mongodb://", "mongodb+srv://")
 _WORKER = "analyse-file"
 _BATCH = 250
 _LOOK_AGAIN = 2.0
@@ -69,8 +68,7 @@ def command(path: Path | None, *, concurrency: int, as_json: bool, uri: str | No
         UsageError: There is nothing to analyse in `path`, or `uri` is none of MongoDB.
         MonqueError: The database cannot be used.
     """
-    if uri and not uri.startswith(_SCHEMES):
-        raise UsageError("--uri, or $MONQUE_URI: expected a URI that begins with mongodb:// or mongodb+srv://")
+    check_uri(uri)
     files = choose_files(path)
     # What fails is shown in the summary; without a handler Python would write it over the progress.
     logging.getLogger("monque").addHandler(logging.NullHandler())
