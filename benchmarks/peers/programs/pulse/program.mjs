@@ -1,0 +1,24 @@
+// Pulse, which began as Agenda.
+import { Pulse } from '@pulsecron/pulse';
+import { order, produce, ready, Tally, withDatabase } from './protocol.mjs';
+
+const packages = ['@pulsecron/pulse', 'mongodb'];
+const asked = order();
+const pulse = new Pulse({
+  db: { address: withDatabase(asked) },
+  processEvery: 100,
+  maxConcurrency: 100,
+  defaultConcurrency: 100
+});
+await pulse._ready;
+
+if (asked.role === 'work') {
+  const tally = new Tally(asked.jobs);
+  pulse.define('job', async job => tally.entered(job.attrs.data.called));
+  pulse.on('complete', () => tally.done());
+  tally.started = await ready(...packages);
+  await pulse.start();
+} else {
+  await produce(asked, data => pulse.now('job', data), ...packages);
+  process.exit(0);
+}
