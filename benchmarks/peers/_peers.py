@@ -32,7 +32,7 @@ PEERS = (
         "bare_worker.py",
         share=1,
         settings="500 at a time",
-        guarantee="none; the driver alone, to compare with",
+        guarantee="nothing: the driver alone, to compare with",
         writes="majority",
     ),
     Peer(
@@ -98,7 +98,7 @@ PEERS = (
         "apscheduler4",
         share=0.05,
         settings="100 jobs at once",
-        guarantee="leased for 30 s, renewed; then run again or given up",
+        guarantee="run again or given up: leased for 30 s, renewed",
         writes=_DEFAULT,
         listens=False,
     ),
@@ -107,7 +107,7 @@ PEERS = (
         "taskiq",
         share=0.05,
         settings="100 tasks at once, a poll every 100 ms",
-        guarantee="at most once by default: claimed for 5 min, then dead",
+        guarantee="at most once: claimed for 5 min, then dead, unless told to retry",
         writes=_DEFAULT,
     ),
 )

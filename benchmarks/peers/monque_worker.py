@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from _protocol import CALLED, Order, Tally, order, ready, took
+from pymongo import AsyncMongoClient
 
 from monque import Job, JobCompleteEvent, Monque
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 _AT_ONCE = 1000
 _CONCURRENCY = 500
 
 
-def connection(asked: Order) -> Monque:
-    scheme, _, options = asked.uri.partition("?")
-    return Monque(f"{scheme.rstrip('/')}/{asked.database}?{options}")
+@asynccontextmanager
+async def connected(asked: Order) -> AsyncGenerator[Monque]:
+    """With nothing set but where the jobs are."""
+    client = AsyncMongoClient[dict[str, Any]](asked.uri, tz_aware=True)
+    async with client, Monque(client[asked.database]) as monque:
+        yield monque
 
 
 async def enqueue(asked: Order) -> None:
-    async with connection(asked) as monque:
+    async with connected(asked) as monque:
         started = ready("monque", "pymongo")
         for start in range(0, asked.jobs, _AT_ONCE):
             number = min(_AT_ONCE, asked.jobs - start)
@@ -28,7 +37,7 @@ async def enqueue(asked: Order) -> None:
 
 
 async def pace(asked: Order) -> None:
-    async with connection(asked) as monque:
+    async with connected(asked) as monque:
         started = ready("monque", "pymongo")
         for _ in range(asked.jobs):
             await asyncio.sleep(asked.pause)
@@ -38,9 +47,7 @@ async def pace(asked: Order) -> None:
 
 async def work(asked: Order) -> None:
     tally, all_done = Tally(asked.jobs), asyncio.Event()
-    monque = connection(asked)
 
-    @monque.worker("job", concurrency=_CONCURRENCY)
     async def note(job: Job[dict[str, float]]) -> None:
         tally.entered(job.data[CALLED])
 
@@ -48,8 +55,9 @@ async def work(asked: Order) -> None:
         if tally.done():
             all_done.set()
 
-    monque.on("job:complete", count)
-    async with monque:
+    async with connected(asked) as monque:
+        monque.worker("job", note, concurrency=_CONCURRENCY)
+        monque.on("job:complete", count)
         tally.started = ready("monque", "pymongo")
         await monque.start()
         await all_done.wait()

@@ -191,13 +191,17 @@ async def measure(options: Namespace) -> Row:
 def table(outcome: Row) -> list[str]:
     """In Markdown, the fastest first."""
     rows = sorted(outcome["peers"], key=lambda row: row["drain"]["median"], reverse=True)
-    head = ["| | N | worked off, jobs/s | enqueued, jobs/s | picked up, ms |", "|---|--:|--:|--:|--:|"]
+    head = [
+        "| | N | worked off, jobs/s | enqueued, jobs/s | picked up, ms | promise |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
     return head + [_line(row) for row in rows]
 
 
 def _line(row: Row) -> str:
     late = f"{row['pick_up_ms']['median']:,.0f}" if row["pick_up_ms"] else "–"
     cells = [row["name"], f"{row['jobs']:,}", _with_spread(row["drain"]), _with_spread(row["enqueue"]), late]
+    cells.append(row["guarantee"].partition(":")[0])
     return f"| {' | '.join(cells)} |"
 
 

@@ -12,12 +12,6 @@ export function order() {
   return { role, uri, database, jobs: Number(jobs), pause: Number(pause), variant };
 }
 
-export function withDatabase({ uri, database }) {
-  const address = new URL(uri);
-  address.pathname = database;
-  return address.href;
-}
-
 const say = what => process.stdout.write(`${JSON.stringify(what)}\n`);
 
 const version = name => JSON.parse(readFileSync(`node_modules/${name}/package.json`)).version;

@@ -13,8 +13,9 @@ TALLY = Tally(ASKED.jobs)
 
 
 def broker(asked: Order) -> str:
-    scheme, _, options = asked.uri.partition("?")
-    return f"{scheme.rstrip('/')}/{asked.database}?{options}"
+    """The same server, with a database of this run's own."""
+    address, _, options = asked.uri.partition("?")
+    return "/".join([*address.split("/")[:3], f"{asked.database}?{options}"])
 
 
 app = Celery("peers", broker=broker(ASKED))
@@ -33,7 +34,6 @@ def job(called: float) -> None:
 
 
 def enqueue(asked: Order) -> None:
-    job.delay  # noqa: B018
     with app.connection_for_write() as connection:
         connection.ensure_connection()
     started = ready(*PACKAGES)

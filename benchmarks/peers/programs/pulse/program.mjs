@@ -1,11 +1,13 @@
 // Pulse, which began as Agenda.
 import { Pulse } from '@pulsecron/pulse';
-import { order, produce, ready, Tally, withDatabase } from './protocol.mjs';
+import { MongoClient } from 'mongodb';
+import { order, produce, ready, Tally } from './protocol.mjs';
 
 const packages = ['@pulsecron/pulse', 'mongodb'];
 const asked = order();
+const client = await MongoClient.connect(asked.uri);
 const pulse = new Pulse({
-  db: { address: withDatabase(asked) },
+  mongo: client.db(asked.database),
   processEvery: 100,
   maxConcurrency: 100,
   defaultConcurrency: 100
