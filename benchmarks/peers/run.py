@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+# What may go wrong with one peer and does not concern the others: it says nonsense, ends, or cannot even be started.
+TROUBLE = (MeasuringError, OSError, ValueError)
+
 
 def arguments() -> Namespace:
     made = ArgumentParser(description=__doc__)
@@ -89,14 +92,15 @@ def _rounded(values: Sequence[float]) -> list[float]:
 class Run:
     """All peers in turns, so that whatever else goes on in the machine meets all of them."""
 
-    def __init__(self, uri: str, options: Namespace) -> None:
+    def __init__(self, uri: str, peers: list[Peer], options: Namespace) -> None:
         self._uri = uri
+        self._peers = peers
         self._options = options
         self.measured: list[Measured] = []
         self.left_out: list[Row] = []
 
     async def all(self) -> None:
-        for peer in chosen(self._options.only):
+        for peer in self._peers:
             await self._set_up(peer)
         for number in range(self._options.repetitions):
             for measured in self.measured[:: -1 if number % 2 else 1]:
@@ -117,7 +121,7 @@ class Run:
         try:
             async with self._ground(measured) as ground:
                 rates = await throughput(ground, measured.jobs)
-        except MeasuringError as error:
+        except TROUBLE as error:
             self.measured.remove(measured)
             self._leave_out(measured.peer, error)
         else:
@@ -130,7 +134,7 @@ class Run:
         try:
             async with self._ground(measured) as ground:
                 measured.late = await lateness(ground, self._options.pick_ups)
-        except MeasuringError as error:
+        except TROUBLE as error:
             _tell(f"{measured.peer.name}: no pick-up times: {error}")
 
     def _leave_out(self, peer: Peer, error: Exception) -> None:
@@ -166,10 +170,10 @@ async def server(uri: str | None) -> AsyncGenerator[str]:
             yield embedded.uri
 
 
-async def measure(options: Namespace) -> Row:
+async def measure(peers: list[Peer], options: Namespace) -> Row:
     load = os.getloadavg()[0]
     async with server(options.uri) as uri:
-        run = Run(uri, options)
+        run = Run(uri, peers, options)
         await run.all()
         version = await server_version(uri)
     return {
@@ -211,7 +215,7 @@ def _with_spread(rates: Row) -> str:
 
 def main() -> None:
     options = arguments()
-    outcome = asyncio.run(measure(options))
+    outcome = asyncio.run(measure(chosen(options.only), options))
     print(*table(outcome), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(outcome, indent=2, ensure_ascii=False) + "\n", "utf-8")
