@@ -12,14 +12,18 @@ import sys
 import threading
 import time
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What a job carries, so that its program can tell how late it came. All processes of a machine share this clock.
 CALLED = "called"
+_GOLDEN = 0.618
 
 
 class Order(NamedTuple):
-    """What a program is asked: to `enqueue` jobs at once, to `work` them off, or to `pace` them, one per `pause`."""
+    """What a program is asked: to `enqueue` jobs at once, to `work` them off, or to `pace` them with pauses."""
 
     role: str
     uri: str
@@ -28,6 +32,10 @@ class Order(NamedTuple):
     pause: float
     # A way to use the peer that has a line of its own, or nothing.
     variant: str
+
+    def pauses(self) -> Iterator[float]:
+        """Before each job, of uneven length, so that they do not fall in step with somebody's polls."""
+        return (self.pause * (0.5 + number * _GOLDEN % 1) for number in range(self.jobs))
 
 
 def order() -> Order:

@@ -40,8 +40,8 @@ async def enqueue(jobs: AsyncCollection[dict[str, Any]], asked: Order) -> None:
 
 async def pace(jobs: AsyncCollection[dict[str, Any]], asked: Order) -> None:
     started = ready("pymongo")
-    for _ in range(asked.jobs):
-        await asyncio.sleep(asked.pause)
+    for pause in asked.pauses():
+        await asyncio.sleep(pause)
         await jobs.insert_one(document())
     took(started)
 

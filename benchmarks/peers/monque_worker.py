@@ -39,8 +39,8 @@ async def enqueue(asked: Order) -> None:
 async def pace(asked: Order) -> None:
     async with connected(asked) as monque:
         started = ready("monque", "pymongo")
-        for _ in range(asked.jobs):
-            await asyncio.sleep(asked.pause)
+        for pause in asked.pauses():
+            await asyncio.sleep(pause)
             await monque.enqueue("job", {CALLED: time.monotonic()})
         took(started)
 

@@ -32,7 +32,8 @@ export async function produce({ role, jobs, pause }, put, ...packages) {
   const started = await ready(...packages);
   if (role === 'pace') {
     for (let number = 0; number < jobs; number += 1) {
-      await sleep(pause);
+      // Of uneven length, so that they do not fall in step with somebody's polls.
+      await sleep(pause * (0.5 + ((number * 0.618) % 1)));
       await put({ called: monotonic() });
     }
   } else {

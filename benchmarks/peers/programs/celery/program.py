@@ -43,8 +43,8 @@ def enqueue(asked: Order) -> None:
 
 def pace(asked: Order) -> None:
     started = ready(*PACKAGES)
-    for _ in range(asked.jobs):
-        time.sleep(asked.pause)
+    for pause in asked.pauses():
+        time.sleep(pause)
         job.delay(time.monotonic())
     took(started)
 

@@ -40,8 +40,8 @@ async def enqueue(asked: Order) -> None:
 async def pace(asked: Order) -> None:
     await broker.startup()
     started = ready(*PACKAGES)
-    for _ in range(asked.jobs):
-        await asyncio.sleep(asked.pause)
+    for pause in asked.pauses():
+        await asyncio.sleep(pause)
         await job.kiq(time.monotonic())
     took(started)
     await broker.shutdown()
