@@ -10,6 +10,7 @@ on black, since nobody knows on which of them a page is shown.
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ IMAGES = HERE.parent / "docs" / "images"
 
 Outcome = dict[str, Any]
 
-INK, OURS, THEIRS, MEASURE = "#808890", "#2f9e62", "#4a90d9", "#9aa0a6"
+INK, OURS, THEIRS, MEASURE, SPREAD = "#808890", "#2f9e62", "#4a90d9", "#9aa0a6", "#e07b39"
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -51,7 +52,7 @@ def peers(outcome: Outcome, figure: Figure) -> None:
     medians = [row["drain"]["median"] for row in rows]
     colours = [{"Monque": OURS, "bare loop": MEASURE}.get(row["name"], THEIRS) for row in rows]
     axes.barh([row["name"] for row in rows], medians, color=colours, height=0.66)
-    axes.errorbar(medians, range(len(rows)), xerr=_spread(rows), fmt="none", ecolor=INK, capsize=3)
+    axes.errorbar(medians, range(len(rows)), xerr=_spread(rows), fmt="none", ecolor=SPREAD, capsize=3)
     for place, row in enumerate(rows):
         axes.annotate(
             f"{row['drain']['median']:,.0f}",
@@ -61,7 +62,8 @@ def peers(outcome: Outcome, figure: Figure) -> None:
             va="center",
         )
     axes.set_xscale("log")
-    axes.set_xlim(10, max(row["drain"]["highest"] for row in rows) * 2.5)
+    axes.set_xlim(10 ** math.floor(math.log10(min(medians))), max(row["drain"]["highest"] for row in rows) * 2.5)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("jobs per second worked off by one process (logarithmic; median, lowest, highest)")
     axes.grid(axis="x", color=INK, alpha=0.25)
     axes.set_axisbelow(True)
