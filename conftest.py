@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,8 @@ collect_ignore = [
 ]
 
 # Programs that import what they share as programs do; they are run by the tests beside them.
-collect_ignore_glob = ["benchmarks/[!t]*.py"]
+_HERE = Path(__file__).parent
+collect_ignore += [str(file) for file in _HERE.glob("benchmarks/**/*.py") if not file.name.startswith("test_")]
 
 
 @pytest.fixture
