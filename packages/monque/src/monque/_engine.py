@@ -46,8 +46,8 @@ T = TypeVar("T")
 
 _LARGEST_SETTLE = 1000
 # A claim for this many jobs is worth making while another is on its way; then the server need not wait for us.
-_WORTHWHILE_CLAIM = 100
-_MOST_CLAIMS = 2
+_WORTHWHILE_CLAIM = 50
+_MOST_CLAIMS = 3
 # Beyond this many runs whose outcome is not written yet, no new ones are started.
 _MOST_UNSETTLED = 5000
 # How long handlers that were cancelled get to clean up.
@@ -256,8 +256,8 @@ class Engine:
         return not self._claims or (len(self._claims) < _MOST_CLAIMS and limit >= _WORTHWHILE_CLAIM)
 
     def _largest_claim(self) -> int:
-        """Half of what there is room for: while one half is claimed, the other runs and is settled."""
-        return max(self._agenda.capacity() // 2, _WORTHWHILE_CLAIM)
+        """A part of what there is room for: while one is claimed, others run and are settled."""
+        return max(self._agenda.capacity() // _MOST_CLAIMS, _WORTHWHILE_CLAIM)
 
     async def _look(self, wanted: dict[str, int], limit: int) -> None:
         if not self._keeper.is_healthy():
@@ -384,7 +384,9 @@ class Engine:
     async def _settle(self, finished: list[Finished]) -> None:
         held = [run for run in finished if self._is_held(run)]
         try:
-            settled = await self._persist(lambda: self._flow.settle(plan(held))) if held else None
+            settled = (
+                await self._persist(lambda: self._flow.settle(plan(held, now=self._clock.now()))) if held else None
+            )
         except Exception as error:  # noqa: BLE001  of ours or of a document's, and not to be cured by repeating it
             await self._settle_apart(held, error)
         else:

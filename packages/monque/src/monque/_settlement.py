@@ -73,8 +73,8 @@ def _next_occurrence(job: Job[Any], expression: str) -> datetime:
     return cron.next_from(job.next_run_at, job.locked_at or job.next_run_at)
 
 
-def plan(finished: Iterable[Finished]) -> list[Transition]:
-    """The changes that write these down, those that are alike together."""
+def plan(finished: Iterable[Finished], *, now: datetime) -> list[Transition]:
+    """The changes that write these down at `now`, those that are alike together."""
     completed: defaultdict[str, list[ObjectId]] = defaultdict(list)
     released: defaultdict[str, list[ObjectId]] = defaultdict(list)
     changes: list[Transition] = []
@@ -87,7 +87,7 @@ def plan(finished: Iterable[Finished]) -> list[Transition]:
             completed[run.token].append(run.job.id)
         else:
             released[run.token].append(run.job.id)
-    changes += [transitions.complete(jobs, token) for token, jobs in completed.items()]
+    changes += [transitions.complete(jobs, token, now=now) for token, jobs in completed.items()]
     changes += [transitions.release(jobs, token) for token, jobs in released.items()]
     return changes
 

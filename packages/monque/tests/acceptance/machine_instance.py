@@ -132,7 +132,7 @@ class Instance:
     async def settle(self, runs: Sequence[Finished], *, times: int = 1) -> Settled:
         settled = Settled(set(), {})
         for _ in range(times):
-            settled = await self.flow.settle(plan(runs))
+            settled = await self.flow.settle(plan(runs, now=self.clock.now()))
         self.written = list(runs)
         return settled
 

@@ -205,12 +205,12 @@ async def test_a_stop_waits_until_outcomes_are_written_however_slowly(lab: Lab) 
 async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     # What is logged is kept, by pytest.
     caplog.set_level(logging.CRITICAL, "monque")
-    bench.insert_many([{"name": "greet"} for _ in range(300)])
+    bench.insert_many([{"name": "forgotten"} for _ in range(300)])
     monque = bench.monque(retry=Retry(max_retries=1))
     ended: list[str] = []
 
-    @monque.worker("greet")
-    async def greet(job: Job[Any]) -> None:
+    @monque.worker("forgotten")
+    async def forgotten(job: Job[Any]) -> None:
         if len(ended) % 3 == 0:
             raise ValueError
 
@@ -218,7 +218,7 @@ async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog:
     monque.on("job:fail", lambda event: ended.append(event.name))
     async with working(monque):
         await eventually(lambda: len(ended) >= 300, timeout=30)
-        await eventually(lambda: not _jobs_in_memory("greet"))
+        await eventually(lambda: not _jobs_in_memory("forgotten"))
 
 
 def _jobs_in_memory(name: str) -> int:

@@ -15,16 +15,19 @@ from monque import Job, JobCompleteEvent, JobErrorEvent, JobLostEvent, Lease, Mo
 from monque import _engine as engine_module
 from monque import _monque as monque_module
 from monque import _settlement as settlement_module
+from monque._store import search as search_module
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+    from datetime import datetime
 
     from monque import JobStartEvent
     from monque._engine import Engine
     from monque._settlement import Finished
+    from monque._store.search import Candidate
     from monque._transitions import Transition
 
     from .support import Bench, Lab
@@ -211,11 +214,11 @@ async def test_an_outcome_that_cannot_be_written_is_reported_and_drags_no_other_
 ) -> None:
     bad, *_ = bench.insert_many([{"name": "greet"} for _ in range(5)])
 
-    def plan(finished: Iterable[Finished]) -> list[Transition]:
+    def plan(finished: Iterable[Finished], *, now: datetime) -> list[Transition]:
         runs = list(finished)
         if any(run.job.id == bad for run in runs):
             raise RuntimeError("a defect")
-        return settlement_module.plan(runs)
+        return settlement_module.plan(runs, now=now)
 
     monkeypatch.setattr(engine_module, "plan", plan)
     monque = bench.monque(polling=NO_POLLS)
@@ -247,6 +250,25 @@ async def test_a_defect_after_a_run_frees_the_slot_and_lets_the_lease_run_out(
         (event,) = record.of(JobErrorEvent)
         assert (type(event.error), event.job and event.job.id) == (ZeroDivisionError, bad)
         await eventually(lambda: not _engine(monque)._held)
+
+
+async def test_a_defect_in_a_claim_frees_its_slots_and_the_jobs_are_claimed_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_LONGEST_PAUSE", 0.1)
+    bench.insert("greet")
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), _open_gate()
+    monque.worker("greet", runs, concurrency=1)
+
+    def fail_once(chosen: Collection[Candidate]) -> datetime | None:
+        monkeypatch.setattr(engine_module, "due_by", search_module.due_by)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine_module, "due_by", fail_once)
+    async with working(monque):
+        await runs.reached(1)
+    assert [type(event.error) for event in record.of(JobErrorEvent)] == [ZeroDivisionError]
 
 
 async def test_a_run_that_is_lost_before_it_begins_frees_its_slot(bench: Bench) -> None:

@@ -79,7 +79,7 @@ def test_the_failure_of_every_job_that_can_be_read_can_be_written(
     except JobDocumentError:
         return
     for retry_at in (None, NOW):
-        (change,) = plan([Finished(job, "T", FAILED, 0, retry_at)])
+        (change,) = plan([Finished(job, "T", FAILED, 0, retry_at)], now=NOW)
         bson.encode(change.update)
 
 
@@ -99,16 +99,16 @@ def test_runs_that_are_alike_are_written_together(make_job: Callable[..., Job[An
     expected = [
         transitions.retry(ids[2], "A", fail_count=3, reason="ValueError: no", next_run_at=NOW),
         transitions.fail(ids[6], "A", fail_count=7, reason="ValueError: no"),
-        transitions.complete([ids[0], ids[4]], "A"),
-        transitions.complete([ids[3]], "B"),
+        transitions.complete([ids[0], ids[4]], "A", now=NOW),
+        transitions.complete([ids[3]], "B", now=NOW),
         transitions.release([ids[1], ids[7]], "A"),
         transitions.release([ids[5]], "B"),
     ]
-    assert plan(finished) == expected
+    assert plan(finished, now=NOW) == expected
 
 
 def test_nothing_finished_is_nothing_to_write() -> None:
-    assert plan([]) == []
+    assert plan([], now=NOW) == []
 
 
 _runs = st.lists(
@@ -122,13 +122,13 @@ def test_every_run_is_written_once_and_under_its_own_token(
     runs: list[tuple[str, Outcome, datetime | None]], make_job: Callable[..., Job[Any]]
 ) -> None:
     finished = [Finished(make_job(), token, outcome, 0, retry_at) for token, outcome, retry_at in runs]
-    changes: list[Transition] = plan(finished)
+    changes: list[Transition] = plan(finished, now=NOW)
     written = [(job, change.filter["claimToken"]) for change in changes for job in change.jobs]
     assert sorted(written) == sorted((run.job.id, run.token) for run in finished)
 
 
 def test_an_error_without_words_is_written_as_a_reason_too(make_job: Callable[..., Job[Any]]) -> None:
     job = make_job()
-    (change,) = plan([Finished(job, "T", Failed(KeyError("\ud800")), 0)])
+    (change,) = plan([Finished(job, "T", Failed(KeyError("\ud800")), 0)], now=NOW)
     assert change.update["$set"]["failReason"] == "KeyError: '\\ud800'"
     bson.encode(change.update)

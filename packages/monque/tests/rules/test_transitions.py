@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from monque._transitions import Transition
 
 A, B = ObjectId("0" * 23 + "a"), ObjectId("0" * 23 + "b")
-LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW, LATER = datetime(2026, 3, 1, 11, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLAIM = {"claimedBy": "", "claimToken": "", "lockedAt": "", "lastHeartbeat": "", "heartbeatInterval": ""}
 DUE = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 TOUCHED = {"updatedAt": True}
@@ -115,21 +115,19 @@ EDGES = {
         },
     ),
     "complete one": (
-        transitions.complete([A], "T"),
+        transitions.complete([A], "T", now=NOW),
         {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
-            "$set": {"status": "completed", "settledBy": "T"},
+            "$set": {"status": "completed", "settledBy": "T", "updatedAt": NOW},
             "$unset": CLAIM | {"failReason": ""},
-            "$currentDate": TOUCHED,
         },
     ),
     "complete several": (
-        transitions.complete([A, B], "T"),
+        transitions.complete([A, B], "T", now=NOW),
         {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T", "repeatInterval": None},
         {
-            "$set": {"status": "completed", "settledBy": "T"},
+            "$set": {"status": "completed", "settledBy": "T", "updatedAt": NOW},
             "$unset": CLAIM | {"failReason": ""},
-            "$currentDate": TOUCHED,
         },
     ),
     "retry": (
@@ -253,7 +251,12 @@ WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tup
         "processing",
         (2, 4),
     ),
-    "complete": (transitions.complete, "processing", "completed", (2, 3)),
+    "complete": (
+        lambda jobs, token: transitions.complete(jobs, token, now=NOW),
+        "processing",
+        "completed",
+        (2, 3),
+    ),
     "retry": (
         lambda jobs, token: transitions.retry(jobs[0], token, fail_count=3, reason="no", next_run_at=FUTURE),
         "processing",
@@ -359,7 +362,7 @@ def test_a_success_forgets_the_last_failure_and_a_release_does_not(
     jobs = monque_database["jobs"]
     done, back = (stored_job(make_job, JobStatus.PROCESSING) for _ in range(2))
     jobs.insert_many([done, back])
-    for transition in (transitions.complete([done["_id"]], "own"), transitions.release([back["_id"]], "own")):
+    for transition in (transitions.complete([done["_id"]], "own", now=NOW), transitions.release([back["_id"]], "own")):
         jobs.update_many(transition.filter, transition.update)
     assert {job["_id"]: job.get("failReason") for job in jobs.find()} == {done["_id"]: None, back["_id"]: "last time"}
 
@@ -371,6 +374,6 @@ def test_several_jobs_settle_together_without_those_the_claim_has_lost(
     ours = [stored_job(make_job, JobStatus.PROCESSING) for _ in range(3)]
     lost = stored_job(make_job, JobStatus.PROCESSING, claim_token="foreign")  # noqa: S106
     jobs.insert_many([*ours, lost])
-    change = transitions.complete([job["_id"] for job in (*ours, lost)], "own")
+    change = transitions.complete([job["_id"] for job in (*ours, lost)], "own", now=NOW)
     assert jobs.update_many(change.filter, change.update).modified_count == 3
     assert jobs.find_one({"_id": lost["_id"]}) == lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .support import Commands, Document, Lab, Proxy
 
 DONE = Settled(set(), {})
+NOW = datetime.now(UTC)
 
 
 def add(raw: Collection[Document], number: int, **changes: Any) -> list[ObjectId]:
@@ -49,8 +51,8 @@ async def test_outcomes_of_all_kinds_are_written_in_one_command(
     recurring = await reread(flow, cron)
     commands.sent.clear()
     changes = [
-        transitions.complete([one, two], "token"),
-        transitions.complete([three], "token"),
+        transitions.complete([one, two], "token", now=NOW),
+        transitions.complete([three], "token", now=NOW),
         transitions.fail(failed, "token", fail_count=4, reason="for good"),
         transitions.retry(again, "token", fail_count=2, reason="for now", next_run_at=FUTURE),
         transitions.release([back], "token"),
@@ -82,8 +84,8 @@ async def test_without_the_token_nothing_is_written(flow: Flow, raw: Collection[
     before = {document["_id"]: document for document in raw.find({"_id": {"$in": [*theirs, nobodys]}})}
     settled = await flow.settle(
         [
-            transitions.complete([mine, *theirs, nobodys], "token"),
-            transitions.complete([again], "token"),
+            transitions.complete([mine, *theirs, nobodys], "token", now=NOW),
+            transitions.complete([again], "token", now=NOW),
             transitions.fail(deleted, "token", fail_count=1, reason="no"),
         ]
     )
@@ -95,7 +97,7 @@ async def test_without_the_token_nothing_is_written(flow: Flow, raw: Collection[
 async def test_what_is_settled_already_is_not_lost(flow: Flow, raw: Collection[Document]) -> None:
     jobs = add(raw, 5)
     theirs = add(raw, 1, claimToken="other")
-    change = transitions.complete([*jobs, *theirs], "token")
+    change = transitions.complete([*jobs, *theirs], "token", now=NOW)
     assert await flow.settle([change]) == Settled(set(theirs), {})
     before = list(raw.find())
     assert await flow.settle([change]) == Settled(set(theirs), {})
@@ -107,7 +109,7 @@ async def test_a_settle_whose_answer_was_lost_is_recognised_as_done(
 ) -> None:
     jobs, theirs = add(raw, 20), add(raw, 2, claimToken="other")
     changes = [
-        transitions.complete([*jobs[:15], *theirs], "token"),
+        transitions.complete([*jobs[:15], *theirs], "token", now=NOW),
         *(transitions.fail(job, "token", fail_count=1, reason="no") for job in jobs[15:]),
     ]
     async with proxy.connected() as client:
@@ -128,9 +130,9 @@ async def test_a_settle_that_a_majority_did_not_confirm_is_repeated(lab: Lab) ->
         flow = Flow(job_collection(database, "monque_jobs"))
         with lab.failing("update", mode={"times": 1}, writeConcernError=trouble):
             with pytest.raises(BulkWriteError):
-                await flow.settle([transitions.complete(jobs, "token")])
+                await flow.settle([transitions.complete(jobs, "token", now=NOW)])
             assert lab.jobs.count_documents({"status": "completed"}) == 3
-            assert await flow.settle([transitions.complete(jobs, "token")]) == DONE
+            assert await flow.settle([transitions.complete(jobs, "token", now=NOW)]) == DONE
 
 
 @pytest.mark.parametrize("number", [1, 10])
@@ -141,7 +143,9 @@ async def test_a_document_that_is_refused_does_not_harm_its_group(
     others, theirs = add(raw, 3), add(raw, 1, claimToken="other")
     refuse(monque_database, data="refused")
     group = [*jobs[: number // 2], *refused, *theirs, *jobs[number // 2 :]]
-    settled = await flow.settle([transitions.complete(group, "token"), transitions.complete(others, "token")])
+    settled = await flow.settle(
+        [transitions.complete(group, "token", now=NOW), transitions.complete(others, "token", now=NOW)]
+    )
     assert settled.refused.keys() == set(refused)
     assert "Document failed validation" in str(settled.refused[refused[0]])
     assert settled.lost == set(theirs)

@@ -154,7 +154,7 @@ async def test_claiming_and_settling_examine_what_they_change(crowd: Crowd) -> N
     done, failed, *back = jobs
     settled = await crowd.flow.settle(
         [
-            transitions.complete([done], "T"),
+            transitions.complete([done], "T", now=NOW),
             transitions.fail(failed, "T", fail_count=1, reason="no"),
             transitions.release(back, "T"),
         ]
@@ -165,7 +165,7 @@ async def test_claiming_and_settling_examine_what_they_change(crowd: Crowd) -> N
 
 async def test_a_lost_settle_examines_the_jobs_it_is_about(crowd: Crowd) -> None:
     jobs = [document["_id"] for document in crowd.jobs.find({"status": "completed"}).limit(FEW)]
-    assert (await crowd.flow.settle([transitions.complete(jobs, "T")])).lost == set(jobs)
+    assert (await crowd.flow.settle([transitions.complete(jobs, "T", now=NOW)])).lost == set(jobs)
     assert 2 * FEW <= crowd.cost() <= 4 * FEW
     assert await crowd.flow.reread(jobs[0], "T") is None
     assert crowd.cost() == 1
