@@ -75,33 +75,41 @@ class Agenda:
         The names take turns, so that a flood of one delays the others by its share only; within a name, and between
         names whose turn it is alike, the order is that of the candidates.
         """
-        queues: defaultdict[str, deque[Candidate]] = defaultdict(deque)
-        for candidate in sighting.candidates:
-            queues[candidate.name].append(candidate)
-        chosen = self._take_turns(dict(wanted), limit, queues)
-        self._open.update(name for name in wanted if name not in sighting.exhausted or queues[name])
+        seen = Counter(candidate.name for candidate in sighting.candidates)
+        if seen.total() <= limit and all(number <= wanted[name] for name, number in seen.items()):
+            chosen = sighting.candidates
+            self._count_turns(seen)
+        else:
+            chosen = self._take_turns(wanted, limit, sighting.candidates)
+            seen -= Counter(candidate.name for candidate in chosen)
+            self._open.update(seen)
+        self._open.update(name for name in wanted if name not in sighting.exhausted)
         return chosen
 
-    def _take_turns(
-        self, left: dict[str, int], limit: int, queues: defaultdict[str, deque[Candidate]]
-    ) -> list[Candidate]:
-        """Take candidates off `queues`, one at a time, from the name that has had the fewest turns."""
-        if len(queues) == 1:
-            ((name, queue),) = queues.items()
-            taken = [queue.popleft() for _ in range(min(len(queue), left[name], limit))]
-            self._turns[name] = self._turn = max(self._turns[name], self._turn) + len(taken)
-            return taken
-        waiting = [(max(self._turns[name], self._turn), queue[0].rank, name) for name, queue in queues.items()]
+    def _count_turns(self, taken: Counter[str]) -> None:
+        """These names had so many turns each."""
+        begun = self._turn
+        for name, number in taken.items():
+            self._turns[name] = max(self._turns[name], begun) + number
+            self._turn = max(self._turn, self._turns[name] - 1)
+
+    def _take_turns(self, wanted: dict[str, int], limit: int, candidates: list[Candidate]) -> list[Candidate]:
+        """Take candidates, one at a time, from the name that has had the fewest turns."""
+        queues: defaultdict[str, deque[tuple[int, Candidate]]] = defaultdict(deque)
+        for place in enumerate(candidates):
+            queues[place[1].name].append(place)
+        waiting = [(max(self._turns[name], self._turn), queue[0][0], name) for name, queue in queues.items()]
         heapq.heapify(waiting)
+        left = dict(wanted)
         chosen: list[Candidate] = []
         while waiting and len(chosen) < limit:
             turn, _, name = heapq.heappop(waiting)
-            chosen.append(queues[name].popleft())
+            chosen.append(queues[name].popleft()[1])
             left[name] -= 1
             self._turn = turn
             self._turns[name] = turn + 1
             if left[name] and queues[name]:
-                heapq.heappush(waiting, (turn + 1, queues[name][0].rank, name))
+                heapq.heappush(waiting, (turn + 1, queues[name][0][0], name))
         return chosen
 
     def _free(self, name: str) -> int:

@@ -190,7 +190,7 @@ class Engine:
             if self._times.is_lease_due():
                 await self._survey()
             elif self._may_claim(limit):
-                await self._look(wanted, min(limit, self._largest_claim()))
+                await self._look(wanted, limit)
             elif self._times.unknown:
                 await self._survey()
             else:
@@ -264,7 +264,7 @@ class Engine:
             raise MonqueError("leases cannot be renewed; no jobs are claimed until they can")
         self._agenda.close(wanted)
         claiming = [candidate.id for chosen in self._claims.values() for candidate in chosen]
-        sighting = await self._ask(self._flow.look(wanted, limit, besides=claiming))
+        sighting = await self._ask(self._flow.look(wanted, limit, at_once=self._largest_claim(), besides=claiming))
         chosen = self._agenda.choose(wanted, limit, sighting)
         self._times.taken(self._agenda.closed())
         if chosen and not self.is_stopping:

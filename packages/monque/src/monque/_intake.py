@@ -13,7 +13,7 @@ from bson import ObjectId
 
 from monque._names import check_job_name, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
-from monque.job import Job, JobStatus
+from monque.job import JobStatus, make_job
 from monque.options import Duration, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from bson.codec_options import CodecOptions
 
     from monque._cron import Cron
+    from monque.job import Job
 
 __all__ = ["NewJob"]
 
 _MILLISECOND = timedelta(milliseconds=1)
 _CONTAINERS = (Mapping, list, tuple)
+_FLAT = {str, int, float, bool, type(None), datetime, ObjectId, bytes}
 # MongoDB refuses documents of more than 100 levels; the job itself is one of them.
 _DEEPEST = 98
 # MongoDB's limit for a document, less what the other fields of a job can take.
@@ -80,7 +82,7 @@ def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_pay
         check_unique_key(request.unique_key)
     data: Any = {} if request.data is None else request.data
     _check_payload(data, codec, max_payload_bytes)
-    return Job(
+    return make_job(
         id=ObjectId(),
         name=request.name,
         data=data,
@@ -161,8 +163,10 @@ def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) ->
         raise PayloadTooLargeError(size, maximum)
 
 
-def _is_shallow(data: object) -> bool:
-    level = [data]
+def _is_shallow(data: Any) -> bool:  # noqa: ANN401  whatever BSON can hold
+    if type(data) is dict and _FLAT.issuperset(map(type, cast("Mapping[str, object]", data).values())):
+        return True  # as nearly all are
+    level: list[object] = [data]
     for _ in range(_DEEPEST):
         containers = [cast("Iterable[object]", value) for value in level if isinstance(value, _CONTAINERS)]
         if not containers:

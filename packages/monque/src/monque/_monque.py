@@ -81,6 +81,11 @@ class _Connected:
         if self.engine is not None:
             self.engine.notice(jobs)
 
+    def notice_jobs(self, jobs: Iterable[Job[Any]]) -> None:
+        """There are new jobs."""
+        if self.engine is not None:
+            self.engine.notice({(job.name, job.next_run_at) for job in jobs})
+
 
 class Monque:
     """A job queue on a MongoDB collection: enqueue jobs here, declare workers here, and start working here.
@@ -215,7 +220,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("enqueue the job", session):
             job = await connected.producer.enqueue(request, session)
-        connected.notice([(job.name, job.next_run_at)])
+        connected.notice_jobs([job])
         return job
 
     async def now(self, name: str, data: Any = None) -> Job[Any]:  # noqa: ANN401  whatever BSON can hold
@@ -267,7 +272,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, NewJob(name=name, data=data, unique_key=unique_key), session)
-        connected.notice([(job.name, job.next_run_at)])
+        connected.notice_jobs([job])
         return job
 
     async def enqueue_many(
@@ -302,7 +307,7 @@ class Monque:
         connected = self._connection()
         with driver_errors("enqueue the jobs", session):
             made = await connected.producer.enqueue_many(requests, session)
-        connected.notice({(job.name, job.next_run_at) for job in made})
+        connected.notice_jobs(made)
         return made
 
     # --- managing ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from monque.errors import InvalidJobIdentifierError
 
@@ -12,8 +13,13 @@ _REFUSED = ("Cc", "Cs")
 
 def check_job_name(name: object) -> None:
     """Refuse what is no job name: 1–255 characters, no white space, no control characters."""
-    if not _acceptable(name, 255) or any(character.isspace() for character in str(name)):
+    if not (isinstance(name, str) and _is_job_name(name)):
         raise InvalidJobIdentifierError("name", name, "1–255 characters without white space or control characters")
+
+
+@lru_cache(1024)  # a program has few names, and uses each of them often
+def _is_job_name(name: str) -> bool:
+    return _acceptable(name, 255) and not any(character.isspace() for character in name)
 
 
 def check_unique_key(unique_key: object) -> None:

@@ -13,6 +13,7 @@ from monque.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -56,12 +57,13 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        job = self._make(request)
+        job = self._make(request, self._clock.now())
         return await self._store_one(job, session)
 
     async def enqueue_many(self, requests: Sequence[NewJob], session: AsyncClientSession | None) -> list[Job[Any]]:
         """Check all, then write all."""
-        jobs = [self._make(request) for request in requests]
+        now = self._clock.now()
+        jobs = [self._make(request, now) for request in requests]
         if not jobs:
             return []
         if session is not None:
@@ -74,7 +76,7 @@ class Producer:
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
-        wanted = recurring_job(self._make(request), cron, self._codec)
+        wanted = recurring_job(self._make(request, self._clock.now()), cron, self._codec)
         while True:
             holder = await self._store_one(wanted, session)
             if _is_alike(holder, wanted):
@@ -94,9 +96,9 @@ class Producer:
         self._inserts.add(insert)
         return await insert.stored
 
-    def _make(self, request: NewJob) -> Job[Any]:
+    def _make(self, request: NewJob, now: datetime) -> Job[Any]:
         limit = self._options.max_payload_bytes
-        return new_job(request, now=self._clock.now(), codec=self._codec, max_payload_bytes=limit)
+        return new_job(request, now=now, codec=self._codec, max_payload_bytes=limit)
 
     def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
         if session.client is not self._flow.collection.database.client:

@@ -193,9 +193,18 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     if not values.keys() >= _REQUIRED:
         missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
+    return _make(values)
+
+
+def make_job(**values: Any) -> Job[Any]:  # noqa: ANN401  the fields of a job
+    """A job with these fields; those that are not given are unset. They are not checked."""
+    return _make({**_DEFAULTS, **values})
+
+
+def _make(values: dict[str, Any]) -> Job[Any]:
     # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
     job = object.__new__(_Job)
-    vars(job).update(values)
+    object.__setattr__(job, "__dict__", values)
     return job
 
 
@@ -217,13 +226,15 @@ def _read(document: Mapping[str, Any], wire: str, read: Callable[[object], objec
 
 def to_document(job: Job[Any]) -> dict[str, Any]:
     """Write a job; what is unset stays absent, and so does the normal priority."""
-    document: dict[str, Any] = {}
-    for wire, field in _FIELDS.items():
-        value = getattr(job, field.attribute)
-        if not field.optional or (value is not None and not (value == 0 and wire in _ABSENT_IF_ZERO)):
-            document[wire] = value
+    values = vars(job)
+    document = {wire: values[attribute] for wire, attribute in _ALWAYS.items()}
     document["status"] = job.status.value
+    for wire, attribute, default in _SOMETIMES:
+        value = values[attribute]
+        if value is not None and value != default:
+            document[wire] = value
     return document
 
 
-_ABSENT_IF_ZERO = ("priority", "attempts")
+_ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field.optional}
+_SOMETIMES = [(wire, field.attribute, _DEFAULTS[field.attribute]) for wire, field in _FIELDS.items() if field.optional]

@@ -145,6 +145,9 @@ class Flow:
         In place of one that the server refuses, by a validation rule of the collection for instance, comes its error;
         so it does if what has the key cannot be read as a job.
         """
+        if all(job.unique_key is None for job in jobs):
+            errors = await self._insert(jobs)
+            return [errors.get(job.id, job) for job in jobs] if errors else list(jobs)
         first: dict[object, Job[Any]] = {}
         for job in jobs:
             first.setdefault(_identity(job), job)
@@ -176,13 +179,20 @@ class Flow:
         return None
 
     async def look(
-        self, wanted: Mapping[str, int], limit: int, *, besides: Collection[ObjectId] = (), skip: int = 0
+        self,
+        wanted: Mapping[str, int],
+        limit: int,
+        *,
+        at_once: int | None = None,
+        besides: Collection[ObjectId] = (),
+        skip: int = 0,
     ) -> Sighting:
         """See which jobs of the `wanted` names are due: the first `limit` after `skip`, or that many of a name.
 
-        Those in `besides` do not count.
+        Those in `besides` do not count, and more than `at_once` are not looked for, whatever the limit.
         """
-        return await Search(self._glance, besides=[*besides, *self._stuck_now()], skip=skip).find(wanted, limit)
+        search = Search(self._glance, besides=[*besides, *self._stuck_now()], skip=skip)
+        return await search.find(wanted, limit, at_once or limit)
 
     async def claim(
         self,
@@ -277,7 +287,7 @@ class Flow:
             [{"$match": {"$or": wanted}}, {"$project": project}], max_await_time_ms=round(max_await * 1000)
         )
 
-    async def _insert(self, jobs: list[Job[Any]]) -> dict[object, OperationFailure]:
+    async def _insert(self, jobs: Sequence[Job[Any]]) -> dict[object, OperationFailure]:
         """Store jobs; why those are missing that could not be."""
         try:
             await self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)

@@ -86,25 +86,28 @@ class Search:
         self._besides: Document = {"_id": {"$nin": list(besides)}} if besides else {}
         self._skip = skip
 
-    async def find(self, wanted: Mapping[str, int], limit: int) -> Sighting:
-        """See which jobs of the `wanted` names are due: the first `limit`, or that many of a name.
+    async def find(self, wanted: Mapping[str, int], limit: int, at_once: int) -> Sighting:
+        """See which jobs of the `wanted` names are due: the first `limit`, or that many of a name, but `at_once` only.
 
         Where `limit` is less than what is wanted, the names have to share it. Then one scan in the order of time would
         show the longest queue only, and those it left out are asked for one by one: as many as can get something, in
         the order in which `wanted` has them.
         """
-        rows = await self._due(list(wanted), limit)
-        if len(rows) < limit:
+        number = min(limit, at_once)
+        rows = await self._due(list(wanted), number)
+        if len(rows) < number:
             return Sighting(rows, wanted.keys())
-        seen = Counter(row.name for row in rows)
-        short = [name for name, number in wanted.items() if seen[name] < min(number, limit)][:limit]
-        if not short or limit >= sum(wanted.values()):
+        if limit >= sum(wanted.values()):
             return Sighting(rows, ())
-        each = await self._due_each(short, limit)
+        seen = Counter(row.name for row in rows)
+        short = [name for name, slots in wanted.items() if seen[name] < min(slots, number)][:number]
+        if not short:
+            return Sighting(rows, ())
+        each = await self._due_each(short, number)
         found = Counter(row.name for row in each)
         return Sighting(
-            [row for row in rows if row.name not in short] + each,
-            [name for name in short if found[name] < limit],
+            _first([row for row in rows if row.name not in short] + each, len(rows) + len(each)),
+            [name for name in short if found[name] < number],
         )
 
     async def _due(self, names: list[str], limit: int) -> list[Candidate]:
