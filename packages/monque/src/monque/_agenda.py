@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,31 @@ if TYPE_CHECKING:
     from monque._store.search import Candidate, Sighting
     from monque.options import Concurrency
     from monque.worker import Workers
+
+
+_WIDEST = 15
+
+
+class Spread:
+    """Where to begin looking, so that instances that compete do not all reach for the same jobs.
+
+    As long as claims get what they are for, at the beginning. When others are quicker, at one of a few places, chosen
+    by chance: the more so, the more is lost.
+    """
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def start(self, size: int) -> int:
+        """How many jobs to leave to others, by looks for `size` of them."""
+        return size * random.randint(0, self._width)  # noqa: S311  no secret
+
+    def learn(self, wanted: int, got: int) -> None:
+        """A claim for so many brought so many."""
+        if got == wanted:
+            self._width = max(self._width - 1, 0)
+        else:
+            self._width = min(2 * self._width + 1, _WIDEST)
 
 
 class Agenda:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pymongo
@@ -14,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from monque import _transitions as transitions
 from monque import events as ev
-from monque._agenda import Agenda
+from monque._agenda import Agenda, Spread
 from monque._batching import Batcher
 from monque._execution import execute
 from monque._lease import LeaseKeeper, Reports
@@ -100,6 +101,7 @@ class Engine:
         self._instance = instance
         self._lease = seconds(options.lease.timeout)
         self._agenda = Agenda(workers, options.concurrency)
+        self._spread = Spread()
         self._times = Timetable(clock)
         self._wakeup = Wakeup(flow, workers.names, events, self._hinted)
         self._settles: Batcher[Finished] = Batcher(self._settle, largest=_LARGEST_SETTLE)
@@ -264,7 +266,14 @@ class Engine:
             raise MonqueError("leases cannot be renewed; no jobs are claimed until they can")
         self._agenda.close(wanted)
         claiming = [candidate.id for chosen in self._claims.values() for candidate in chosen]
-        sighting = await self._ask(self._flow.look(wanted, limit, at_once=self._largest_claim(), besides=claiming))
+        at_once = self._largest_claim()
+        look = partial(self._flow.look, wanted, limit, at_once=at_once, besides=claiming)
+        skip = self._spread.start(min(limit, at_once))
+        sighting = await self._ask(look(skip=skip))
+        if skip and sighting.exhausted:
+            # There are not that many: what was left to others is all there is.
+            self._spread = Spread()
+            sighting = await self._ask(look())
         chosen = self._agenda.choose(wanted, limit, sighting)
         self._times.taken(self._agenda.closed())
         if chosen and not self.is_stopping:
@@ -281,6 +290,7 @@ class Engine:
         try:
             claimed = await self._take(chosen, token)
             if claimed is not None:
+                self._spread.learn(len(chosen), len(claimed.jobs) + len(claimed.unreadable) + len(claimed.refused))
                 await self._begin(claimed, token, slots)
         except Exception as error:  # noqa: BLE001  whatever it is, others of these names may be claimed
             await self._pause_after(error, _LONGEST_PAUSE)

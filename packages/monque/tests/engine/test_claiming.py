@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque import Concurrency, Job, JobCompleteEvent, JobFailEvent, JobStatus, Retry
+from monque import Concurrency, Job, JobCompleteEvent, JobErrorEvent, JobFailEvent, JobStatus, Retry
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, working
@@ -255,3 +255,32 @@ async def test_names_take_turns_under_an_instance_limit_however_many_there_are(b
     async with working(monque):
         await eventually(lambda: len(order) == 30)
     assert set(order[:9]) == set(names)
+
+
+async def test_an_instance_that_left_the_first_jobs_to_others_takes_them_if_there_are_no_more(bench: Bench) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    runs = Gate()
+    runs.open()
+    monque.worker("greet", runs)
+    async with working(monque):
+        assert monque._connected is not None
+        assert monque._connected.engine is not None
+        for number in range(1, 21):
+            monque._connected.engine._spread.learn(10, 0)
+            await monque.enqueue("greet")
+            await runs.reached(number)
+
+
+async def test_several_claims_are_on_their_way_at_once_where_there_is_room(lab: Lab) -> None:
+    lab.insert_many([{"name": "greet"} for _ in range(1000)])
+    monque = lab.monque(polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    monque.worker("greet", runs, concurrency=600)
+    async with working(monque):
+        await runs.reached(600)
+        runs.open()
+        await eventually(lambda: lab.statuses() == {"completed": 1000}, timeout=30)
+    assert runs.most == 600
+    assert len(runs.started) == len({job.id for job in runs.started}) == 1000
+    assert len({job.claim_token for job in runs.started}) > 2
+    assert not record.of(JobErrorEvent)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from monque import Concurrency
-from monque._agenda import Agenda
+from monque._agenda import Agenda, Spread
 from monque._store.search import Candidate, Sighting
 from monque.worker import Worker, Workers
 
@@ -313,3 +313,30 @@ class AgendaMachine(RuleBasedStateMachine):
 
 TestAgenda = AgendaMachine.TestCase
 TestAgenda.settings = settings(stateful_step_count=30, max_examples=60, deadline=None)
+
+
+# --- where to begin looking -----------------------------------------------------------------------------------------
+
+
+def _starts(spread: Spread) -> set[int]:
+    return {spread.start(10) for _ in range(500)}
+
+
+def test_who_gets_what_it_wants_begins_at_the_beginning() -> None:
+    spread = Spread()
+    assert _starts(spread) == {0}
+    spread.learn(10, 10)
+    assert _starts(spread) == {0}
+
+
+def test_the_more_is_lost_the_further_the_starts_are_spread_and_success_brings_them_back() -> None:
+    spread = Spread()
+    widths: list[int] = []
+    for _ in range(6):
+        spread.learn(10, 4)
+        widths.append(max(_starts(spread)))
+    assert widths == [10, 30, 70, 150, 150, 150]
+    assert {start % 10 for start in _starts(spread)} == {0}
+    for _ in range(15):
+        spread.learn(10, 10)
+    assert _starts(spread) == {0}
