@@ -275,7 +275,9 @@ class Engine:
             self._spread = Spread()
             sighting = await self._ask(look())
         chosen = self._agenda.choose(wanted, limit, sighting)
-        self._times.taken(self._agenda.closed())
+        closed = self._agenda.closed()
+        self._times.taken(closed)
+        self._wakeup.want(bool(closed))
         if chosen and not self.is_stopping:
             slots = Counter(candidate.name for candidate in chosen)
             for name, number in slots.items():

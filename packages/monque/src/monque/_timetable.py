@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from monque._clock import ServerClock
 
 _NEVER = float("inf")
+# The reckoning may be ahead by as long as an answer takes; a timer that rings a moment later seldom rings in vain.
+_AFTER = 0.002
 
 
 class Timetable:
@@ -60,7 +62,7 @@ class Timetable:
 
     def expect(self, due: datetime) -> None:
         """A job will be due then."""
-        self._due_at = min(self._due_at, self._clock.at(due))
+        self._due_at = min(self._due_at, self._clock.at(due) + _AFTER)
 
     def taken(self, names: AbstractSet[str]) -> None:
         """All jobs of these names that were due are taken; what comes next has to be known."""

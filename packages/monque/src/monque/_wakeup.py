@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _MAX_AWAIT = 60.0
 # A read that takes this much longer hangs on a dead connection.
 _GRACE = 15.0
+# A stream that was not read for so long is given up for a fresh one.
+_CATCH_UP = 1.0
 # A server that does not confirm the end of a stream will forget it by itself.
 _CLOSING = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
@@ -38,7 +41,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The stream is open: whatever changes from now on is hinted at."""
+    """The stream is open: whatever changes from now on is hinted at.
+
+    Attributes:
+        again: Whether it takes the place of one that was not read for a while.
+    """
+
+    again: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +77,26 @@ class Hint:
 
 
 async def watch(
-    flow: Flow, names: Callable[[], Sequence[str]], *, first_pause: float = _FIRST_PAUSE
+    flow: Flow, names: Callable[[], Sequence[str]], wanted: asyncio.Event, *, first_pause: float = _FIRST_PAUSE
 ) -> AsyncGenerator[Connected | Broken | Hint]:
-    """Hints for as long as they are wanted, from one fresh stream after another.
+    """Hints, read while they are `wanted`, from one fresh stream after another.
 
-    A stream that broke is not resumed: what it missed is found by looking, and a resume token may be too old.
+    A stream that broke is not resumed, nor one that was not read for long: what it missed is found by looking, and a
+    resume token may be too old.
     """
-    pause = first_pause
+    pause, left_behind = first_pause, False
     while True:
         try:
             async with await _open(flow, names()) as stream:
-                yield Connected()
-                pause = first_pause
+                yield Connected(again=left_behind)
+                pause, left_behind = first_pause, False
                 # One that the server has ended for good raises nothing: it answers at once, for ever, with nothing.
-                while stream.alive:
+                while stream.alive and not (left_behind := await _is_left_behind(wanted)):
                     hint = await _next(stream)
                     if hint is not None:
                         yield hint
+            if left_behind:
+                continue
             yield Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
         except Exception as error:  # noqa: BLE001  whatever it is, polling goes on and a fresh stream is tried
             yield Broken(error)
@@ -103,6 +115,15 @@ async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str,
         if opening.exception() is None:
             await opening.result().close()
         raise
+
+
+async def _is_left_behind(wanted: asyncio.Event) -> bool:
+    """Wait until hints are wanted; whether there may be too many by then to catch up with."""
+    if wanted.is_set():
+        return False
+    begun = time.monotonic()
+    await wanted.wait()
+    return time.monotonic() - begun > _CATCH_UP
 
 
 async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
@@ -128,6 +149,8 @@ class Wakeup:
         self._following: set[asyncio.Task[None]] = set()
         self._fell_back = False
         self._leaving = False
+        self._wanted = asyncio.Event()
+        self._wanted.set()
         self.streaming = False
 
     @asynccontextmanager
@@ -145,6 +168,13 @@ class Wakeup:
             if self.streaming:
                 self._events.emit(ChangeStreamClosedEvent, "stopped")
 
+    def want(self, wanted: bool) -> None:
+        """Whether hints are of use; who looks for more jobs of every name anyway needs none."""
+        if wanted:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+
     def restart(self) -> None:
         """Listen for the names there are now."""
         if self._following and not self._leaving:
@@ -158,12 +188,13 @@ class Wakeup:
         task.add_done_callback(self._following.discard)
 
     async def _hear(self) -> None:
-        async for news in watch(self._flow, self._names):
+        async for news in watch(self._flow, self._names, self._wanted):
             if isinstance(news, Hint):
                 self._notice(news)
             elif isinstance(news, Connected):
                 self.streaming, self._fell_back = True, False
-                self._events.emit(ChangeStreamConnectedEvent)
+                if not news.again:
+                    self._events.emit(ChangeStreamConnectedEvent)
                 self._notice(None)
             else:
                 self._lose(news.error)

@@ -19,6 +19,7 @@ from monque import (
     Polling,
 )
 from monque import _wakeup as wakeup_module
+from monque._wakeup import _next
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
@@ -289,6 +290,43 @@ async def test_the_first_of_several_times_counts_whichever_is_heard_of_first(ben
         await eventually(lambda: len(order) == 3)
         assert time.monotonic() - begun < 10
     assert order == ["first", "middle", "last"]
+
+
+# --- nobody needs hints -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("catch_up", [0, 60], ids=["a fresh stream", "the same stream"])
+async def test_a_busy_instance_reads_no_hints_and_hears_of_jobs_again_when_it_is_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, catch_up: float
+) -> None:
+    monkeypatch.setattr(wakeup_module, "_CATCH_UP", catch_up)
+    read = 0
+
+    async def next_hint(stream: Any) -> Any:
+        nonlocal read
+        hint = await _next(stream)
+        read += 1
+        return hint
+
+    monkeypatch.setattr(wakeup_module, "_next", next_hint)
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    monque.worker("greet", runs, concurrency=1)
+    async with bench.monque() as producer, working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        # One runs, another waits: whatever else comes will be looked for as soon as there is a slot.
+        for _ in range(2):
+            await producer.enqueue("greet")
+        await runs.reached(1)
+        await eventually(lambda: read == 2)
+        for _ in range(20):
+            await producer.enqueue("greet")
+        assert read <= 3
+        runs.open()
+        await eventually(lambda: bench.statuses() == {"completed": 22})
+        await producer.enqueue("greet")
+        await runs.reached(23)
+    assert len(record.of(ChangeStreamConnectedEvent)) == 1
 
 
 # --- a reckoning of the server's time that is wrong -----------------------------------------------------------------
