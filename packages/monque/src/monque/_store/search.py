@@ -83,15 +83,16 @@ class Search:
 
     def __init__(self, jobs: AsyncCollection[Document], *, besides: Collection[object] = (), skip: int = 0) -> None:
         self._jobs = jobs
-        self._besides: Document = {"_id": {"$nin": list(besides)}} if besides else {}
+        # Not as `$nin`: of that the server would make ranges of the index, as many for each name as there are ids.
+        self._besides: Document = {"$and": [{"$expr": {"$not": [{"$in": ["$_id", list(besides)]}]}}]} if besides else {}
         self._skip = skip
 
     async def find(self, wanted: Mapping[str, int], limit: int, at_once: int) -> Sighting:
         """See which jobs of the `wanted` names are due: the first `limit`, or that many of a name, but `at_once` only.
 
         Where `limit` is less than what is wanted, the names have to share it. Then one scan in the order of time would
-        show the longest queue only, and those it left out are asked for one by one: as many as can get something, in
-        the order in which `wanted` has them.
+        show the longest queue only, and those of which it shows less than an equal share are asked for one by one: as
+        many as can get something, in the order in which `wanted` has them.
         """
         number = min(limit, at_once)
         rows = await self._due(list(wanted), number)
@@ -100,14 +101,17 @@ class Search:
         if limit >= sum(wanted.values()):
             return Sighting(rows, ())
         seen = Counter(row.name for row in rows)
-        short = [name for name, slots in wanted.items() if seen[name] < min(slots, number)][:number]
+        share = max(number // len(wanted), 1)
+        short = [name for name, slots in wanted.items() if seen[name] < min(slots, share)][:number]
         if not short:
             return Sighting(rows, ())
-        each = await self._due_each(short, number)
+        # More than an equal share, since other names may not have as much.
+        most = min(2 * share + 1, number)
+        each = await self._due_each(short, most)
         found = Counter(row.name for row in each)
         return Sighting(
             _first([row for row in rows if row.name not in short] + each, len(rows) + len(each)),
-            [name for name in short if found[name] < number],
+            [name for name in short if found[name] < most],
         )
 
     async def _due(self, names: list[str], limit: int) -> list[Candidate]:
