@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -111,7 +111,10 @@ async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str,
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        await asyncio.wait([opening])
+        # However often it is cancelled: nobody else would wait for it. The time limit is its end.
+        while not opening.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([opening])
         if opening.exception() is None:
             await opening.result().close()
         raise
