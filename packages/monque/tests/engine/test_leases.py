@@ -21,7 +21,7 @@ from monque import (
 from monque._engine import _Run
 from monque.testing import eventually
 
-from .support import Gate, Record, working
+from .support import NO_POLLS, Gate, Record, working
 
 if TYPE_CHECKING:
     import pytest
@@ -207,3 +207,20 @@ async def test_leases_that_cannot_be_renewed_make_the_instance_unhealthy(lab: La
         await eventually(monque.is_healthy)
         runs.open()
     assert lab.find(job)["status"] == "completed"
+
+
+async def test_nothing_is_claimed_while_leases_cannot_be_renewed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    runs.open()
+    monque.worker("greet", runs)
+    async with working(monque):
+        assert monque._connected is not None
+        assert monque._connected.engine is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(monque._connected.engine._keeper, "is_healthy", lambda: False)
+            await monque.enqueue("greet")
+            await eventually(record.has(JobErrorEvent))
+            assert not runs.started
+        await runs.reached(1)
+    assert "leases cannot be renewed" in str(record.of(JobErrorEvent)[0].error)
