@@ -89,8 +89,7 @@ def claim(
 def complete(jobs: Sequence[ObjectId], token: str, *, now: datetime) -> Transition:
     """Their runs ended well. Those that were given a schedule meanwhile are left out: they have to be repeated.
 
-    Of all writes this one is made most often, and one date for all of them costs the server a fifth less than its own
-    for each.
+    Of all writes this one is made most often, and one date for all of them costs the server less than its own for each.
     """
     change = _settle(jobs, token, JobStatus.COMPLETED, {"updatedAt": now}, unset=("failReason",))
     del change.update["$currentDate"]

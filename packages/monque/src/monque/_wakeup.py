@@ -99,6 +99,7 @@ async def watch(
                 continue
             yield Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
         except Exception as error:  # noqa: BLE001  whatever it is, polling goes on and a fresh stream is tried
+            left_behind = False
             yield Broken(error)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)

@@ -329,6 +329,27 @@ async def test_a_busy_instance_reads_no_hints_and_hears_of_jobs_again_when_it_is
     assert len(record.of(ChangeStreamConnectedEvent)) == 1
 
 
+async def test_a_stream_that_cannot_be_opened_after_busy_times_is_announced_when_it_can(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeup_module, "_CATCH_UP", 0)
+    monque = lab.monque(polling=NO_POLLS)
+    record, runs = Record(monque), Gate()
+    monque.worker("greet", runs, concurrency=1)
+    async with working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        assert monque._connected is not None
+        assert monque._connected.engine is not None
+        # One hint more ends the read that is under way.
+        monque._connected.engine._wakeup.want(False)
+        lab.insert("greet")
+        with lab.failing("aggregate", errorCode=40573):
+            await runs.reached(1)
+            runs.open()
+            await eventually(record.has(ChangeStreamFallbackEvent))
+        await eventually(lambda: len(record.of(ChangeStreamConnectedEvent)) == 2, timeout=30)
+
+
 # --- a reckoning of the server's time that is wrong -----------------------------------------------------------------
 
 
