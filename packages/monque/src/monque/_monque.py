@@ -390,16 +390,20 @@ class Monque:
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
 
-    async def stop(self) -> None:
+    async def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
 
         Returns when all of that is over; concurrent calls all wait for it, and doing it again changes nothing. A
         handler that calls it would wait for its own end: there it returns at once, and the rest follows.
+
+        Args:
+            hurry: Whether running handlers are cancelled at once, also when they are being waited for already. Their
+                jobs go back, no attempt spent.
         """
         connected = self._connected
         if connected is not None and connected.engine is not None and connected.work is not None:
             engine, work = connected.engine, connected.work
-            engine.stop()
+            engine.stop(hurry=hurry)
             if engine.is_running_in(asyncio.current_task()):
                 return
             try:

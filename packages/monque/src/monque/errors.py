@@ -248,7 +248,7 @@ class ShutdownTimeoutError(MonqueError):
         named = ", ".join(f"{job.name} {job.id}" for job in incomplete_jobs[:5])
         more = f" and {len(incomplete_jobs) - 5} more" if len(incomplete_jobs) > 5 else ""
         super().__init__(
-            f"{len(incomplete_jobs)} job(s) still running {timeout:g} s after the stop began: {named}{more}; "
+            f"{len(incomplete_jobs)} job(s) still running {round(timeout, 1):g} s after the stop began: {named}{more}; "
             "they were cancelled and will run again. Raise shutdown_timeout if they need longer."
         )
         self.incomplete_jobs = tuple(incomplete_jobs)
