@@ -86,7 +86,9 @@ async def test_a_stop_in_a_hurry_does_not_wait_even_for_what_a_stop_is_waiting_f
     async with working(monque):
         await runs.reached(1)
         stopping = asyncio.ensure_future(monque.stop())
-        await eventually(lambda: monque._connected and monque._connected.engine and monque._connected.engine.is_stopping)
+        assert monque._connected is not None
+        engine = monque._connected.engine
+        await eventually(lambda: engine is not None and engine.is_stopping)
         await monque.stop(hurry=True)
         await stopping
     released = bench.find(job)
