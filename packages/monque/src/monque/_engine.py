@@ -374,7 +374,8 @@ class Engine:
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""
-        if finished.outcome is COMPLETED and finished.job.repeat_interval is None:
+        job = finished.job
+        if finished.outcome is COMPLETED and job.repeat_interval is None and job.follow_up is None:
             return finished
         return finish(finished, retry=self._options.retry, now=self._clock.now())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annota
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from bson import ObjectId
 
@@ -15,7 +15,7 @@ from monque.errors import JobDocumentError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Job", "JobStatus"]
+__all__ = ["FollowUp", "Job", "JobStatus"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,25 @@ class JobStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """What a job that is processing is to do once more, after its present run.
+
+    Attributes:
+        data: With what data.
+        next_run_at: When it is due.
+        priority: -10 … 10; the higher runs first.
+
+    Example:
+        >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
+        0
+    """
+
+    data: Any
+    next_run_at: datetime
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +82,7 @@ class Job(Generic[T]):
         heartbeat_interval: Milliseconds between renewals, while processing.
         priority: -10 … 10; the higher runs first.
         attempts: How often it was claimed, not counting claims given back without running.
+        follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
     """
 
     id: ObjectId
@@ -84,6 +104,7 @@ class Job(Generic[T]):
     heartbeat_interval: int | None = None
     priority: int = 0
     attempts: int = 0
+    follow_up: FollowUp | None = None
 
     @property
     def is_recurring(self) -> bool:
@@ -124,6 +145,20 @@ def _status(value: object) -> JobStatus:
     if status is None:
         raise TypeError("one of " + ", ".join(JobStatus))
     return status
+
+
+def _follow_up(value: object) -> FollowUp:
+    parts = cast("Mapping[str, object]", value) if isinstance(value, dict) else {}
+    due = parts.get("nextRunAt")
+    if not isinstance(due, datetime) or "data" not in parts:
+        raise TypeError("a document of data, nextRunAt and maybe priority")
+    return FollowUp(parts["data"], due, _count(parts.get("priority") or 0))
+
+
+def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
+    """Write a follow-up; the normal priority stays absent."""
+    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at}
+    return {**document, "priority": follow_up.priority} if follow_up.priority else document
 
 
 _STATUSES = {status.value: status for status in JobStatus}
@@ -169,6 +204,7 @@ _FIELDS = {
     "heartbeatInterval": _Field("heartbeat_interval", int, _count),
     "priority": _Field("priority", int, _count),
     "attempts": _Field("attempts", int, _count),
+    "followUp": _Field("follow_up", None, _follow_up),
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
@@ -233,8 +269,14 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
+    if job.follow_up is not None:
+        document["followUp"] = follow_up_document(job.follow_up)
     return document
 
 
 _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field.optional}
-_SOMETIMES = [(wire, field.attribute, _DEFAULTS[field.attribute]) for wire, field in _FIELDS.items() if field.optional]
+_SOMETIMES = [
+    (wire, field.attribute, _DEFAULTS[field.attribute])
+    for wire, field in _FIELDS.items()
+    if field.optional and wire != "followUp"
+]
