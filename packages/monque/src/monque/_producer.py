@@ -160,9 +160,10 @@ def _check_holder(on_conflict: OnConflict, holder: Job[Any]) -> None:
 
 
 def _concessions(on_conflict: OnConflict, holder: Job[Any], wanted: Job[Any]) -> tuple[Transition, Transition]:
-    """What the holder of a key is to do for another job that wants it: while it waits, and while it runs."""
+    """What the holder of a key is to do for another job that wants it, should it wait or run; the likelier first."""
     waiting = transitions.supersede(holder.id, wanted) if on_conflict == "replace" else transitions.keep(holder.id)
-    return waiting, transitions.follow_up(holder.id, wanted)
+    running = transitions.follow_up(holder.id, wanted)
+    return (waiting, running) if holder.status is JobStatus.PENDING else (running, waiting)
 
 
 def _is_alike(holder: Job[Any], wanted: Job[Any]) -> bool:
