@@ -443,10 +443,14 @@ class Engine:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
-        """Settle again what was not written because the job was given another schedule meanwhile."""
+        """Settle again what was not written because the job was given a schedule or a follow-up meanwhile."""
         if run.job.id not in settled.lost:
             return False
-        job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        try:
+            job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        except Exception as error:  # noqa: BLE001  it became unreadable; the others of its group have to be settled
+            self._abandon(run, error)
+            return True
         if job is None:
             return False
         self._settles.add(self._decide(replace(run, job=job, repeat_at=None)))
