@@ -376,7 +376,8 @@ class Engine:
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""
-        if finished.outcome is COMPLETED and finished.job.repeat_interval is None:
+        job = finished.job
+        if finished.outcome is COMPLETED and job.repeat_interval is None and job.follow_up is None:
             return finished
         return finish(finished, retry=self._options.retry, now=self._clock.now())
 
@@ -444,10 +445,14 @@ class Engine:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
-        """Settle again what was not written because the job was given another schedule meanwhile."""
+        """Settle again what was not written because the job was given a schedule or a follow-up meanwhile."""
         if run.job.id not in settled.lost:
             return False
-        job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        try:
+            job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        except Exception as error:  # noqa: BLE001  it became unreadable; the others of its group have to be settled
+            self._abandon(run, error)
+            return True
         if job is None:
             return False
         self._settles.add(self._decide(replace(run, job=job, repeat_at=None)))

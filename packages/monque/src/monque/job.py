@@ -19,7 +19,7 @@ from monque.options import Retry, seconds
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
 
-__all__ = ["Job", "JobFailure", "JobStatus", "LogLine", "Progress", "current_job"]
+__all__ = ["FollowUp", "Job", "JobFailure", "JobStatus", "LogLine", "Progress", "current_job"]
 
 T = TypeVar("T")
 
@@ -90,6 +90,25 @@ class LogLine:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """What a job that is processing is to do once more, after its present run.
+
+    Attributes:
+        data: With what data.
+        next_run_at: When it is due.
+        priority: -10 … 10; the higher runs first.
+
+    Example:
+        >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
+        0
+    """
+
+    data: Any
+    next_run_at: datetime
+    priority: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[T]):
     """A job as it was when it was read; later changes in the database do not show in it.
@@ -123,6 +142,7 @@ class Job(Generic[T]):
         result: What the handler returned, if results are stored.
         result_error: Why the result could not be stored.
         logs: Log records of its runs, if they are kept; the latest last.
+        follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
     """
 
     id: ObjectId
@@ -151,6 +171,7 @@ class Job(Generic[T]):
     result: Any = None
     result_error: str | None = None
     logs: tuple[LogLine, ...] = ()
+    follow_up: FollowUp | None = None
 
     @property
     def is_recurring(self) -> bool:
@@ -272,6 +293,20 @@ def _status(value: object) -> JobStatus:
     return status
 
 
+def _follow_up(value: object) -> FollowUp:
+    parts = cast("Mapping[str, object]", value) if isinstance(value, dict) else {}
+    due = parts.get("nextRunAt")
+    if not isinstance(due, datetime) or "data" not in parts:
+        raise TypeError("a document of data, nextRunAt and maybe priority")
+    return FollowUp(parts["data"], due, _count(parts.get("priority") or 0))
+
+
+def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
+    """Write a follow-up; the normal priority stays absent."""
+    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at}
+    return {**document, "priority": follow_up.priority} if follow_up.priority else document
+
+
 _STATUSES = {status.value: status for status in JobStatus}
 
 
@@ -361,6 +396,7 @@ _FIELDS = {
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
+    "followUp": _Field("follow_up", None, _follow_up),
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
@@ -429,6 +465,8 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         document["timeout"] = round(job.timeout * 1000)
     if job.retry is not None:
         document["retry"] = _retry_document(job.retry)
+    if job.follow_up is not None:
+        document["followUp"] = follow_up_document(job.follow_up)
     return document
 
 
@@ -438,5 +476,5 @@ _OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
 _SOMETIMES = [
     (wire, field.attribute, _DEFAULTS[field.attribute])
     for wire, field in _FIELDS.items()
-    if field.optional and wire not in ("timeout", "retry", *_OF_RUNS)
+    if field.optional and wire not in ("timeout", "retry", "followUp", *_OF_RUNS)
 ]
