@@ -32,13 +32,15 @@ def stand_in(value: object) -> Any:  # noqa: ANN401  whatever BSON can hold
         return Decimal128(value)
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, PurePath | IPv4Address | IPv6Address):
-        return str(value)
-    if isinstance(value, date | time) and not isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, set | frozenset):
         return [stand_in(part) for part in cast("Iterable[object]", value)]
-    return value
+    return _text(value)
+
+
+def _text(value: object) -> object:
+    if isinstance(value, date | time) and not isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, PurePath | IPv4Address | IPv6Address) else value
 
 
 def with_stand_ins(codec: CodecOptions[Any]) -> CodecOptions[Any]:

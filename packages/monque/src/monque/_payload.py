@@ -210,9 +210,10 @@ def _is_job(kind: Any) -> bool:  # noqa: ANN401  any type
 def _check_parameters(name: str, function: Callable[..., object], parameters: list[Parameter]) -> None:
     for parameter in parameters:
         if parameter.kind not in _BY_NAME:
+            shown = _STARS.get(parameter.kind, "") + parameter.name
             raise WorkerRegistrationError(
                 name,
-                f"the parameter {_STARS.get(parameter.kind, '')}{parameter.name} cannot be given by name, and a job's data have nothing but names; "
+                f"the parameter {shown} cannot be given by name, and a job's data have nothing but names; "
                 "write parameters that can, or take the job: `job: Job[Any]`",
             )
         if _is_job(_type_of(name, function, parameter)):

@@ -90,7 +90,7 @@ class Order:
     lines: list[Line]
     customer: Customer
     note: Note
-    tags: set[str] = field(default_factory=set)
+    tags: set[str] = field(default_factory=set[str])
 
 
 def through_bson(data: Any) -> Any:
@@ -123,7 +123,7 @@ class Handlers:
     async def __call__(self, job: Job[Any]) -> None: ...
 
 
-HANDLERS = {
+HANDLERS: dict[str, Any] = {
     "any": of_any,
     "object": of_object,
     "job": of_job,
@@ -136,7 +136,7 @@ HANDLERS = {
     "partial": functools.partial(bound, "a"),
     "method": Handlers().method,
     "callable": Handlers(),
-    "builtin": [].append,
+    "builtin": list[Any]().append,
 }
 
 
@@ -312,8 +312,8 @@ async def of_position(value: int, /) -> None: ...
 async def of_job_and(job: Job[Any], value: int) -> None: ...
 async def of_value_and_job(value: int, job: Job[Any]) -> None: ...
 async def of_job_by_name(*, job: Job[Any]) -> None: ...
-async def of_missing(value: Missing) -> None: ...
-async def of_missing_job(job: Job[Missing]) -> None: ...
+async def of_missing(value: Missing) -> None: ...  # pyright: ignore[reportUnknownParameterType]
+async def of_missing_job(job: Job[Missing]) -> None: ...  # pyright: ignore[reportUnknownParameterType]
 async def of_nonsense(value: no.such.name) -> None: ...  # type: ignore[name-defined]  # pyright: ignore[reportUnknownMemberType]  # noqa: F821
 async def of_unusable(value: Unusable) -> None: ...
 
@@ -322,24 +322,23 @@ class Unusable:
     __get_pydantic_core_schema__ = 5
 
 
-@pytest.mark.parametrize(
-    ("function", "problem"),
-    [
-        (of_args, "the parameter *values cannot be given by name"),
-        (of_kwargs, "the parameter **values cannot be given by name"),
-        (of_position, "the parameter value cannot be given by name"),
-        (of_job_and, "the parameter 'job' takes the job, and there are others"),
-        (of_value_and_job, "the parameter 'job' takes the job, and there are others"),
-        (of_job_by_name, "the parameter 'job' takes the job"),
-        (of_missing, "the annotation of the parameter 'value' cannot be resolved: name 'Missing' is not defined"),
-        (of_missing_job, "the annotation of the parameter 'job' cannot be resolved: name 'Missing' is not defined"),
-        (of_nonsense, "the annotation of the parameter 'value' cannot be resolved: name 'no' is not defined"),
-        (of_unusable, "values cannot be checked against its annotations: "),
-        (dict.fromkeys, "the parameter iterable cannot be given by name"),
-        (type, "the parameters of <class 'type'> cannot be seen"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
+NO_HANDLERS: list[tuple[Any, str]] = [
+    (of_args, "the parameter *values cannot be given by name"),
+    (of_kwargs, "the parameter **values cannot be given by name"),
+    (of_position, "the parameter value cannot be given by name"),
+    (of_job_and, "the parameter 'job' takes the job, and there are others"),
+    (of_value_and_job, "the parameter 'job' takes the job, and there are others"),
+    (of_job_by_name, "the parameter 'job' takes the job"),
+    (of_missing, "the annotation of the parameter 'value' cannot be resolved: name 'Missing' is not defined"),
+    (of_missing_job, "the annotation of the parameter 'job' cannot be resolved: name 'Missing' is not defined"),
+    (of_nonsense, "the annotation of the parameter 'value' cannot be resolved: name 'no' is not defined"),
+    (of_unusable, "values cannot be checked against its annotations: "),
+    (dict.fromkeys, "the parameter iterable cannot be given by name"),
+    (type, "the parameters of <class 'type'> cannot be seen"),
+]
+
+
+@pytest.mark.parametrize(("function", "problem"), NO_HANDLERS, ids=[case[0].__name__ for case in NO_HANDLERS])
 def test_what_cannot_be_called_with_a_job_is_refused(function: Callable[..., Any], problem: str) -> None:
     with pytest.raises(WorkerRegistrationError) as caught:
         declared(function)
