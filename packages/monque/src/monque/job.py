@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annotations
-from collections.abc import Mapping
+from collections.abc import (
+    Callable,
+    Mapping,
+)
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
