@@ -118,12 +118,9 @@ class PackedError:
         return cls(_pickled(error), f"{kind.__module__}.{kind.__qualname__}", _text(error), "".join(lines))
 
     def open(self) -> BaseException:
-        """The exception itself if it can be had, else a `HandlerError`; the traceback is attached as a note."""
+        """The exception itself if it can be had, else a `HandlerError`."""
         error = None if self.pickled is None else _unpickled(self.pickled)
-        if error is None:
-            error = HandlerError(self.type_name, self.message, self.traceback)
-        error.add_note(f"In the process that ran the handler:\n{self.traceback}")
-        return error
+        return HandlerError(self.type_name, self.message, self.traceback) if error is None else error
 
 
 def _beyond_this_file(position: TracebackType | None) -> TracebackType | None:

@@ -32,8 +32,8 @@ _GRACE = 5.0
 _LOOK = 1.0
 
 _spawning = multiprocessing.get_context("spawn")
-# The standard library keeps a set of all children, which is not made for threads.
-_starting = threading.Lock()
+# The standard library keeps a set of all children, and goes through it without minding other threads.
+_children = threading.RLock()
 
 
 class ProcessPool:
@@ -101,7 +101,7 @@ class ProcessPool:
             if not process.has_ended():
                 return process
             self._dismiss(process)
-        # The standard library waits at the interpreter's end for every child there is; none may be left by then.
+        # At the interpreter's end the standard library waits for every child there is; each has to be ending by then.
         atexit.unregister(self._kill_all)
         atexit.register(self._kill_all)
         return _Process(self._around)
@@ -127,6 +127,9 @@ class ProcessPool:
         self._await(start_in_thread(process.leave, name="monque-process-leave"), asyncio.Future.exception)
 
     def _kill_all(self) -> None:
+        # The interpreter ends. The standard library is about to wait for every child, so none is to be given back any
+        # more by the threads that are left.
+        _children.acquire()
         for process in [*self._idle, *(run.process for run in self._busy)]:
             process.kill()
 
@@ -238,7 +241,7 @@ class _Process:
 
     def _start(self) -> None:
         try:
-            with _starting, self._killing:
+            with _children, self._killing:
                 if not self.is_doomed:
                     self._process.start()
                     self._pid = self._process.pid
@@ -271,7 +274,7 @@ class _Process:
         self.kill()
         with self._killing:
             self._pid = None
-        with _starting:
+        with _children:
             self._process.join()
             code = self._process.exitcode or 0
             self._process.close()
@@ -300,7 +303,9 @@ def _pickled(task: tuple[Reference, tuple[Any, ...], dict[str, Any]]) -> bytes:
 def _opened(message: Returned | Raised | Unsendable) -> tuple[Any, BaseException | None]:
     """The function's result, or what it raised."""
     if isinstance(message, Raised):
-        return None, message.error.open()
+        error = message.error.open()
+        error.add_note(f"In the process that ran the handler:\n{message.error.traceback}")
+        return None, error
     if isinstance(message, Unsendable):
         return None, InvalidResultError(message.type_name, message.problem)
     try:
