@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import multiprocessing
 import os
 import pickle
@@ -9,12 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque._child import PackedError
+from monque import _child, _processes
+from monque._child import Child, Interrupt, PackedError, Raised, Returned, Task, Told, Unsendable
 from monque._processes import ProcessPool, ProcessRun, Reference
 from monque.errors import HandlerError, InvalidArgumentError, InvalidResultError, ProcessDiedError
 from monque.testing import eventually
@@ -33,11 +37,21 @@ def _handlers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
 
 
-@pytest.fixture
-async def pool() -> AsyncGenerator[ProcessPool]:
-    pool = ProcessPool(AROUND)
+@pytest.fixture(scope="module")
+def shared_pool() -> Generator[ProcessPool]:
+    """Starting a process takes half a second, so that tests share those that are left idle."""
+    pool = ProcessPool(AROUND, keep=2)
     yield pool
-    await pool.close()
+    asyncio.run(pool.close())
+
+
+@pytest.fixture
+async def pool(shared_pool: ProcessPool) -> AsyncGenerator[ProcessPool]:
+    yield shared_pool
+    for run in shared_pool._busy:
+        run.kill()
+    while shared_pool._threads:
+        await asyncio.wait(shared_pool._threads)
 
 
 class Begun:
@@ -194,8 +208,9 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """)
+    command = [sys.executable, str(program)]
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, program], timeout=PATIENCE, check=True, capture_output=True, text=True
+        lambda: subprocess.run(command, timeout=PATIENCE, check=True, capture_output=True, text=True)
     )
     assert (done.stdout, done.stderr) == ("42 True\n", "")
 
@@ -239,6 +254,18 @@ async def test_an_exception_that_cannot_travel_is_described(pool: ProcessPool, k
     assert error.traceback in error.__notes__[0]
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(process_handlers.FussyError("no", "this"), "no, because this"), (process_handlers.TextlessError(), "(its text")],
+    ids=["fussy", "textless"],
+)
+def test_an_exception_that_does_not_survive_pickling_is_packed_as_a_description(error: Exception, text: str) -> None:
+    packed = PackedError.of(error)
+    assert packed.pickled is None
+    assert packed.message.startswith(text)
+    assert isinstance(packed.open(), HandlerError)
+
+
 def test_an_exception_that_does_not_arrive_is_described() -> None:
     garbled = PackedError(b"garbled", "there.Error", "why", "where")
     something_else = PackedError(pickle.dumps("text"), "there.Error", "why", "where")
@@ -263,10 +290,11 @@ async def test_a_result_that_cannot_be_unpickled_is_an_error_that_says_so(pool: 
     assert await call(pool, "double", 1) == 2
 
 
-async def test_arguments_that_cannot_be_pickled_are_refused_at_the_call(pool: ProcessPool) -> None:
+async def test_arguments_that_cannot_be_pickled_are_refused_at_the_call() -> None:
+    pool = ProcessPool(AROUND)
     with pytest.raises(InvalidArgumentError, match="arguments: expected something that can be pickled"):
         Begun(pool, "double", threading.Lock())
-    await pool.close()  # nothing has been begun
+    assert not pool._threads
 
 
 async def test_telling_something_that_cannot_be_pickled_fails_in_the_handler(pool: ProcessPool) -> None:
@@ -339,15 +367,15 @@ async def test_a_process_whose_pipe_is_in_other_hands_is_found_dead(
         os.kill(begun.told[0], signal.SIGKILL)
 
 
-async def test_a_process_that_cannot_be_started_fails_its_run(
-    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_process_that_cannot_be_started_fails_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ProcessPool(AROUND)
     with monkeypatch.context() as patch:
         patch.setattr(multiprocessing.spawn, "_python_exe", b"/nowhere/python")
         begun = Begun(pool, "double", 1)
         with pytest.raises((OSError, ProcessDiedError)):
             await begun.result()
     assert await call(pool, "double", 1) == 2
+    await pool.close()
 
 
 # --- interrupting ---------------------------------------------------------------------------------------------------
@@ -412,11 +440,15 @@ async def test_a_killed_run_ends_with_its_process(pool: ProcessPool) -> None:
     assert await call(pool, "double", 1) == 2
 
 
-async def test_a_run_killed_before_its_process_was_started_does_not_begin(pool: ProcessPool) -> None:
-    begun = Begun(pool, "sleep_aloud", 600)
-    begun.run.process.kill()
-    begun.run.kill()
-    assert isinstance(await begun.error(), ProcessDiedError)
+async def test_a_run_killed_before_its_process_was_started_does_not_begin() -> None:
+    pool = ProcessPool(AROUND)
+    with _processes._children:
+        begun = Begun(pool, "sleep_aloud", 600)
+        begun.run.kill()
+    error = await begun.error()
+    assert isinstance(error, ProcessDiedError)
+    assert error.signal == signal.SIGKILL
+    assert begun.run.process._pid is None
     assert begun.told == []
 
 
@@ -427,6 +459,16 @@ async def test_killing_a_run_that_is_over_leaves_its_process_alone(pool: Process
     assert await call(pool, "process_id") == process
 
 
+async def test_a_run_can_be_killed_where_there_are_no_process_groups(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "killpg")
+    begun = Begun(pool, "compute_aloud")
+    await begun.until_told()
+    begun.run.kill()
+    assert isinstance(await begun.error(), ProcessDiedError)
+
+
 @pytest.mark.parametrize("handler", ["start_a_program", "start_a_family"])
 async def test_what_a_handler_has_started_ends_with_it(pool: ProcessPool, handler: str) -> None:
     begun = Begun(pool, handler)
@@ -435,15 +477,15 @@ async def test_what_a_handler_has_started_ends_with_it(pool: ProcessPool, handle
     await until_ended(program)
 
 
-async def test_a_run_can_be_killed_when_nobody_waits_for_it(
-    pool: ProcessPool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_run_can_be_killed_when_nobody_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    pool = ProcessPool(AROUND)
     runs = [Begun(pool, "sleep_aloud", 600) for _ in range(2)]
     runs[0].run.done.cancel()
     for begun in runs:
         begun.run.kill()
     await pool.close()
     del runs, begun
+    gc.collect()
     assert caplog.records == []
 
 
@@ -559,3 +601,165 @@ async def test_ctrl_c_reaches_the_parent_alone(parent: Any) -> None:
 
 async def test_a_handler_does_not_notice_requests_to_end_that_are_the_parents(pool: ProcessPool) -> None:
     assert await call(pool, "send_to_itself", signal.SIGINT, signal.SIGTERM, signal.SIGURG) == "alive"
+
+
+# --- the child's side, in this process ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signals_restored() -> Generator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGURG)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+class Conversation:
+    """A child that serves in this thread, and a parent in another one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ours, self._theirs = multiprocessing.Pipe()
+        self.ended = threading.Event()
+        monkeypatch.setattr(_child, "end_with_everything", self.ended.set)
+
+    def hold(self, parent: Callable[[Conversation], None]) -> None:
+        failures: list[BaseException] = []
+
+        def speak() -> None:
+            try:
+                parent(self)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                with suppress(OSError):
+                    self.ours.send(None)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        Child(self._theirs, AROUND).serve()
+        speaker.join(PATIENCE)
+        self.ours.close()
+        assert self.ended.wait(PATIENCE)  # the listener has noticed that the parent is gone
+        self.close()
+        assert failures == []
+
+    def close(self) -> None:
+        self.ours.close()
+        self._theirs.close()
+
+    def listen(self) -> None:
+        """Do what the child's listener does, in this thread."""
+        Child(self._theirs, AROUND)._listen()
+
+    def begin(self, number: int, handler: str, *arguments: object) -> None:
+        self.ours.send(Task(number, pickle.dumps((Reference("process_handlers", handler), arguments, {}))))
+
+    def answer(self) -> Any:
+        assert self.ours.poll(PATIENCE)
+        return self.ours.recv()
+
+
+@pytest.fixture
+def conversation(monkeypatch: pytest.MonkeyPatch, signals_restored: None) -> Conversation:
+    return Conversation(monkeypatch)
+
+
+def test_a_child_runs_one_task_after_the_other(conversation: Conversation) -> None:
+    def parent(child: Conversation) -> None:
+        child.begin(1, "double", 21)
+        assert child.answer() == Returned(1, pickle.dumps(42))
+        child.begin(2, "count_aloud", 2)
+        assert [child.answer() for _ in range(3)] == [Told(2, 0), Told(2, 1), Returned(2, pickle.dumps("done"))]
+        child.begin(3, "tell_from_a_thread")
+        assert child.answer() == Told(3, "from a thread")
+        child.answer()
+        child.begin(4, "return_something_unsendable")
+        answer = child.answer()
+        assert isinstance(answer, Unsendable)
+        assert (answer.number, answer.type_name) == (4, "lock")
+
+    conversation.hold(parent)
+
+
+@pytest.mark.parametrize("wakes", ["by_signal", "by_flag"])
+def test_a_child_interrupts_a_handler_that_runs(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch, wakes: str
+) -> None:
+    def parent(child: Conversation) -> None:
+        child.begin(1, "compute_aloud")
+        assert child.answer() == Told(1, "computing")
+        child.ours.send(Interrupt(1, PackedError.of(TimeoutError("now"))))
+        answer = child.answer()
+        assert isinstance(answer, Raised)
+        assert isinstance(answer.error.open(), TimeoutError)
+
+    if wakes == "by_flag":  # as on Windows
+        monkeypatch.delattr(signal, "pthread_kill")
+    conversation.hold(parent)
+
+
+def test_a_child_holds_an_interrupt_back_until_its_task_has_begun(conversation: Conversation) -> None:
+    def parent(child: Conversation) -> None:
+        child.ours.send(Interrupt(1, PackedError.of(TimeoutError("early"))))
+        child.ours.send(Interrupt(2, PackedError.of(TimeoutError("for the second"))))
+        for number in (1, 2):
+            child.begin(number, "double", number)
+        assert isinstance(child.answer(), Returned)
+        assert isinstance(child.answer(), Raised)
+
+    conversation.hold(parent)
+
+
+def test_an_interrupt_in_the_middle_of_telling_is_raised_after_it() -> None:
+    interrupts = _child.Interrupts()
+    whole: list[str] = []
+
+    def tell() -> None:
+        whole.append("begun")
+        interrupts.ask(1, TimeoutError("now"))
+        interrupts.check()
+        whole.append("ended")
+
+    def handler() -> None:
+        interrupts.call_whole(tell)
+        whole.append("gone on")
+
+    with pytest.raises(TimeoutError):
+        interrupts.call(1, handler, ())
+    assert whole == ["begun", "ended"]
+
+
+def test_a_child_notices_the_end_of_its_parent_by_more_than_the_pipe(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentinel, parents = multiprocessing.Pipe()
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=sentinel))
+    parents.close()
+    conversation.listen()
+    assert conversation.ended.is_set()
+    conversation.close()
+    sentinel.close()
+
+
+def test_a_child_does_without_a_process_group(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "setpgid")
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        ours.send(None)
+        _child.main(theirs, AROUND)
+        ours.close()
+        assert conversation.ended.wait(PATIENCE)
+    conversation.close()
+
+
+@pytest.mark.parametrize(("own", "killed"), [(True, [os.getpid()]), (False, [])], ids=["own-group", "other-group"])
+def test_a_child_ends_with_its_group_if_that_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, own: bool, killed: list[int]
+) -> None:
+    ended: list[Any] = []
+    monkeypatch.setattr(os, "getpgrp", lambda: os.getpid() if own else os.getppid())
+    monkeypatch.setattr(os, "killpg", lambda group, _: ended.append(group))
+    monkeypatch.setattr(os, "_exit", lambda code: ended.append(f"exit {code}"))
+    _child.end_with_everything()
+    assert ended == [*killed, "exit 1"]
