@@ -124,7 +124,7 @@ class ProcessPool:
             self._idle.append(process)
 
     def _dismiss(self, process: _Process) -> None:
-        self._await(start_in_thread(process.leave, name="monque-process-leave"), asyncio.Future.exception)
+        self._await(start_in_thread(process.leave, name="monque-process-leave"), _look_at)
 
     def _kill_all(self) -> None:
         # The interpreter ends. The standard library is about to wait for every child, so none is to be given back any

@@ -84,7 +84,7 @@ def tell_something_unsendable() -> None:
 class OnlyHere:
     """Can be pickled anywhere and unpickled where it was pickled."""
 
-    def __reduce__(self) -> tuple[Callable[[int], OnlyHere], tuple[int]]:
+    def __reduce__(self) -> tuple[Callable[[int], OnlyHere], tuple[int]]:  # type: ignore[explicit-override]
         return (_only_here, (os.getpid(),))
 
 
@@ -141,7 +141,7 @@ class TextlessError(Exception):
     def __init__(self) -> None:
         self.lock = threading.Lock()
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # type: ignore[explicit-override]
         raise ValueError("no text")
 
 

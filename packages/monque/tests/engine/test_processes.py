@@ -34,7 +34,7 @@ AROUND = "process_handlers:around"
 
 @pytest.fixture(autouse=True)
 def _handlers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
 
 
 @pytest.fixture(scope="module")
@@ -367,13 +367,13 @@ async def test_a_process_whose_pipe_is_in_other_hands_is_found_dead(
         os.kill(begun.told[0], signal.SIGKILL)
 
 
-async def test_a_process_that_cannot_be_started_fails_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_cannot_be_started_fails_its_run() -> None:
     pool = ProcessPool(AROUND)
-    with monkeypatch.context() as patch:
-        patch.setattr(multiprocessing.spawn, "_python_exe", b"/nowhere/python")
-        begun = Begun(pool, "double", 1)
-        with pytest.raises((OSError, ProcessDiedError)):
-            await begun.result()
+    multiprocessing.set_executable("/nowhere/python")
+    try:
+        assert isinstance(await Begun(pool, "double", 1).error(), OSError | ProcessDiedError)
+    finally:
+        multiprocessing.set_executable(sys.executable)
     assert await call(pool, "double", 1) == 2
     await pool.close()
 
@@ -481,10 +481,11 @@ async def test_a_run_can_be_killed_when_nobody_waits_for_it(caplog: pytest.LogCa
     pool = ProcessPool(AROUND)
     runs = [Begun(pool, "sleep_aloud", 600) for _ in range(2)]
     runs[0].run.done.cancel()
-    for begun in runs:
+    for begun in list(runs):
         begun.run.kill()
     await pool.close()
-    del runs, begun
+    assert all(begun.run.done.done() for begun in runs)
+    runs.clear()
     gc.collect()
     assert caplog.records == []
 
@@ -753,13 +754,15 @@ def test_a_child_does_without_a_process_group(conversation: Conversation, monkey
     conversation.close()
 
 
-@pytest.mark.parametrize(("own", "killed"), [(True, [os.getpid()]), (False, [])], ids=["own-group", "other-group"])
-def test_a_child_ends_with_its_group_if_that_is_its_own(
-    monkeypatch: pytest.MonkeyPatch, own: bool, killed: list[int]
-) -> None:
-    ended: list[Any] = []
+@pytest.mark.parametrize("own", [True, False], ids=["own-group", "other-group"])
+def test_a_child_ends_with_its_group_if_that_is_its_own(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    ended: list[object] = []
+
+    def kill_group(group: int, number: int) -> None:
+        ended.append((group, number))
+
     monkeypatch.setattr(os, "getpgrp", lambda: os.getpid() if own else os.getppid())
-    monkeypatch.setattr(os, "killpg", lambda group, _: ended.append(group))
-    monkeypatch.setattr(os, "_exit", lambda code: ended.append(f"exit {code}"))
+    monkeypatch.setattr(os, "killpg", kill_group)
+    monkeypatch.setattr(os, "_exit", ended.append)
     _child.end_with_everything()
-    assert ended == [*killed, "exit 1"]
+    assert ended == [*([(os.getpid(), signal.SIGKILL)] if own else []), 1]
