@@ -158,8 +158,10 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (
             ProcessDiedError(3),
-            "the process that ran the handler ended with exit code 3 before the handler did; "
-            "what it wrote to stderr may say why",
+            (
+                "the process that ran the handler ended with exit code 3 before the handler did; "
+                "what it wrote to stderr may say why"
+            ),
             {"exit_code": 3, "signal": None},
         ),
         (
@@ -174,8 +176,10 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (
             InvalidResultError("Lock", "no"),
-            "the handler returned Lock, which cannot be brought out of its process (no); "
-            "return something that can be pickled, or None",
+            (
+                "the handler returned Lock, which cannot be brought out of its process (no); "
+                "return something that can be pickled, or None"
+            ),
             {"type_name": "Lock"},
         ),
         (EmbeddedError("no mongod"), "no mongod", {}),
