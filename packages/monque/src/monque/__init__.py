@@ -46,7 +46,7 @@ from monque.events import (
     StaleRecoveredEvent,
 )
 from monque.job import FollowUp, Job, JobStatus
-from monque.options import Concurrency, Lease, Options, Polling, Retry
+from monque.options import Concurrency, Lease, Options, Polling, Retry, Timeout
 from monque.router import Router
 from monque.worker import Worker
 
@@ -101,6 +101,7 @@ __all__ = [
     "Router",
     "ShutdownTimeoutError",
     "StaleRecoveredEvent",
+    "Timeout",
     "UniqueKeyConflictError",
     "Worker",
     "WorkerRegistrationError",

@@ -28,6 +28,7 @@ from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options, seconds
+from monque.router import Router, check_router
 from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from monque._intake import OnConflict
     from monque.job import Job
     from monque.options import Duration
-    from monque.router import Router
 
 _CLOCK_INTERVAL = 30.0
 # The next reading is another chance, and whoever closes should not wait for a dead connection.
@@ -360,6 +360,7 @@ class Monque(Declares):
             replace: Whether they may take the place of other workers.
 
         Raises:
+            InvalidArgumentError: This is no router.
             WorkerRegistrationError: One of the names is taken; none of the workers is registered.
 
         Example:
@@ -371,6 +372,7 @@ class Monque(Declares):
             >>> monque = Monque()
             >>> monque.include(emails)
         """
+        check_router(router)
         router.attach(lambda workers: self._register(workers, replace=replace))
 
     def _register(self, workers: Sequence[AnyWorker], *, replace: bool) -> None:

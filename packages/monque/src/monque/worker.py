@@ -595,10 +595,8 @@ class Workers:
         added = dict(self._by_name)
         for worker in workers:
             self._check(worker, added, replace=replace)
-            stale = [name for name, other in added.items() if other.name in worker.names]
+            # Other names of one that is replaced stay its own, since jobs of them may be on their way here.
             added.update(dict.fromkeys(worker.names, worker))
-            for name in set(stale).difference(worker.names):
-                del added[name]
         self._by_name = added
         self._typed = {name: worker.payload for name, worker in added.items() if worker.payload.is_typed}
         self._siblings = {
