@@ -29,6 +29,7 @@ from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options, seconds
+from monque.router import Router, check_router
 from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from monque._intake import OnConflict
     from monque.job import Job
     from monque.options import Duration
-    from monque.router import Router
 
 M = TypeVar("M", bound=Middleware)
 
@@ -399,6 +399,7 @@ class Monque(Declares):
             replace: Whether they may take the place of other workers.
 
         Raises:
+            InvalidArgumentError: This is no router.
             WorkerRegistrationError: One of the names is taken; none of the workers is registered.
 
         Example:
@@ -410,6 +411,7 @@ class Monque(Declares):
             >>> monque = Monque()
             >>> monque.include(emails)
         """
+        check_router(router)
         router.attach(lambda workers: self._register(workers, replace=replace))
 
     def _register(self, workers: Sequence[AnyWorker], *, replace: bool) -> None:

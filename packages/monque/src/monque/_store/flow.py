@@ -112,7 +112,8 @@ def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[D
     """The jobs, with what Monque relies on whatever the user's own settings are.
 
     Writes are acknowledged by a majority, so that no fail-over undoes a claim, and reads come from the primary. The
-    user's codecs come along, with stand-ins for what they cannot encode, aware dates, and dates beyond Python's range that do not fail a whole batch.
+    user's codecs come along, with stand-ins for what they cannot encode, aware dates, and dates beyond Python's range
+    that do not fail a whole batch.
     """
     codec = with_stand_ins(database.codec_options).with_options(
         document_class=dict, tz_aware=True, tzinfo=None, datetime_conversion=DatetimeConversion.DATETIME_AUTO
