@@ -51,11 +51,13 @@ async def transact(
     async with client.start_session() as session:
         run.session = session
         try:
-            while (outcome := await _attempt(session, execute, settle)) is None:
+            while True:
+                outcome = await _attempt(session, execute, settle)
+                if outcome is not None:
+                    return outcome
                 await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311  no secret
         finally:
             run.session = None
-    return outcome
 
 
 async def _attempt(
