@@ -47,6 +47,8 @@ from monque.events import (
 )
 from monque.job import FollowUp, Job, JobStatus
 from monque.options import Concurrency, Lease, Options, Polling, Retry
+from monque.router import Router
+from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
@@ -96,8 +98,10 @@ __all__ = [
     "Polling",
     "ProcessDiedError",
     "Retry",
+    "Router",
     "ShutdownTimeoutError",
     "StaleRecoveredEvent",
     "UniqueKeyConflictError",
+    "Worker",
     "WorkerRegistrationError",
 ]

@@ -19,6 +19,8 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── AggregationTimeoutError   a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
+    ├── JobTimeoutError           a run took longer than it may
+    ├── StuckHandlerError         a handler was told to end, and has not
     ├── ProcessDiedError          the process that ran a handler ended before the handler did
     ├── HandlerError              what a handler raised in a process, and could not be brought out of it
     ├── InvalidResultError        a handler's result that cannot be brought out of its process
@@ -54,11 +56,13 @@ __all__ = [
     "InvalidResultError",
     "JobDocumentError",
     "JobStateError",
+    "JobTimeoutError",
     "LeaseExpiredError",
     "MonqueError",
     "PayloadTooLargeError",
     "ProcessDiedError",
     "ShutdownTimeoutError",
+    "StuckHandlerError",
     "UniqueKeyConflictError",
     "WorkerRegistrationError",
 ]
@@ -304,6 +308,40 @@ class BlockedEventLoopError(MonqueError):
         self.job = job
         self.seconds = seconds
 
+
+class JobTimeoutError(MonqueError, TimeoutError):
+    """A run took longer than it may.
+
+    Attributes:
+        job_id: The job's id.
+        timeout: How long it may take, in seconds.
+    """
+
+    def __init__(self, job_id: object, timeout: float) -> None:
+        super().__init__(f"the run of job {job_id} took longer than {timeout:g} s")
+        self.job_id = job_id
+        self.timeout = timeout
+
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[explicit-override]  # typing.override is newer
+        return type(self), (self.job_id, self.timeout)  # it is raised in other processes, too
+
+
+class StuckHandlerError(MonqueError):
+    """A handler was told to end, and has not.
+
+    Attributes:
+        job: Its job.
+        seconds: For how long it has run.
+    """
+
+    def __init__(self, job: Job[Any], seconds: float) -> None:
+        super().__init__(
+            f"the handler of {job.name} {job.id} was told to end and still runs, after {seconds:.1f} s; it keeps its "
+            "slot. One in a thread has to look at job.should_stop, an async one must not swallow its cancellation; "
+            'what cannot do either belongs into a process, run_in="process"'
+        )
+        self.job = job
+        self.seconds = seconds
 
 class ProcessDiedError(MonqueError):
     """The process that ran a handler ended before the handler did.
