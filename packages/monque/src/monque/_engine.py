@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from monque import _transitions as transitions
 from monque import events as ev
 from monque._agenda import Agenda, Spread
 from monque._batching import Batcher
+from monque._execution import Executor, ended_with
 from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
 from monque._retry import policy
@@ -25,24 +27,26 @@ from monque._settlement import Finished, finish, plan
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
+from monque._transaction import transact
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
 from monque.errors import JobTimeoutError, MonqueError, ShutdownTimeoutError, StuckHandlerError
 from monque.options import Timeout, seconds
-from monque.outcome import COMPLETED, RELEASED, Completed, Failed
+from monque.outcome import COMMITTED, COMPLETED, RELEASED, Completed, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
 
     from bson import ObjectId
+    from pymongo.asynchronous.client_session import AsyncClientSession
 
     from monque._clock import ServerClock
-    from monque._execution import Executor
     from monque._store.flow import Claimed, Flow
     from monque._store.search import Candidate
     from monque.job import Job
     from monque.options import Options, Retry
+    from monque.outcome import Outcome
     from monque.worker import AnyWorker, Workers
 
 T = TypeVar("T")
@@ -71,10 +75,11 @@ class _Run(Scope):
         task: What runs the handler.
         has_begun: Whether the task has taken its first step.
         is_settled: Whether its outcome was decided without waiting for its end.
+        committed: What is written in the transaction that the handler is part of, once that is committed.
         timers: Go off when it has taken too long.
     """
 
-    __slots__ = ("has_begun", "is_settled", "task", "timers", "token", "worker")
+    __slots__ = ("committed", "has_begun", "is_settled", "task", "timers", "token", "worker")
 
     def __init__(self, job: Job[Any], token: str, worker: AnyWorker) -> None:
         super().__init__(job)
@@ -82,6 +87,7 @@ class _Run(Scope):
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
         self.has_begun = self.is_settled = False
+        self.committed: Finished | None = None
         self.timers: list[asyncio.TimerHandle] = []
 
     def end(self, ending: BaseException | None = None) -> None:
@@ -95,13 +101,13 @@ class _Run(Scope):
 class Engine:
     """One instance at work, from `run()` until `stop()`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one place that puts all of it together
         self,
         flow: Flow,
         workers: Workers,
+        executor: Executor,
         options: Options,
         *,
-        executor: Executor,
         events: ev.Events,
         clock: ServerClock,
         instance: str,
@@ -124,9 +130,12 @@ class Engine:
         self._claims: dict[asyncio.Task[None], list[Candidate]] = {}
         # Tokens by job id, from the claim until the outcome is written.
         self._held: dict[ObjectId, str] = {}
+        # Jobs whose leases are left alone: their documents are being changed in a transaction.
+        self._unrenewed: set[ObjectId] = set()
         self._keeper = LeaseKeeper(
             flow.collection,
             self._held,
+            self._unrenewed,
             Reports(lost=self._lost, trouble=self._report, culprit=self._current_job),
             instance=instance,
             interval=options.lease.heartbeat_interval,
@@ -144,7 +153,7 @@ class Engine:
 
     async def run(self) -> None:
         """Work until `stop()`, then end in order: running handlers finish, what they came to is written."""
-        async with self._keeper.keeping():
+        async with self._keeper.keeping(), self._hearing_of_cancellations():
             async with self._wakeup.listening():
                 while not self.is_stopping:
                     await self._work()
@@ -153,6 +162,21 @@ class Engine:
             await self._finish_running()
             await self._executor.close()
             await self._settles.flush()
+
+    @asynccontextmanager
+    async def _hearing_of_cancellations(self) -> AsyncGenerator[None]:
+        self._events.on("job:cancelled", self._cancelled)
+        self._events.on("jobs:cancelled", self._cancelled)
+        try:
+            yield
+        finally:
+            self._events.off("job:cancelled", self._cancelled)
+            self._events.off("jobs:cancelled", self._cancelled)
+
+    def _cancelled(self, event: ev.JobCancelledEvent | ev.JobsCancelledEvent) -> None:
+        """Jobs were cancelled here. Should they be at work here, too, the next beat finds out: have it soon."""
+        if isinstance(event, ev.JobsCancelledEvent) or event.job.id in self._held:
+            self._keeper.hasten()
 
     def stop(self, *, hurry: bool = False) -> None:
         """Start nothing more; with `hurry`, cancel what is running instead of waiting for it."""
@@ -235,6 +259,9 @@ class Engine:
     def _hinted(self, hint: Hint | None) -> None:
         if hint is None:
             self._times.hasten()
+        elif hint.cancelled is not None:
+            if hint.cancelled in self._held:
+                self._keeper.hasten()
         else:
             self._expect(hint.name, hint.due or hint.at, hint.at)
             self._wakeup.want(bool(self._agenda.closed()))
@@ -370,7 +397,10 @@ class Engine:
         run.has_begun = True
         try:
             finished = Finished(job, run.token, RELEASED) if run.should_stop else await self._execute(run)
-            if self._held.get(job.id) == run.token and not run.is_settled:
+            if finished.outcome is COMMITTED and run.committed is not None:
+                self._let_go(run)
+                self._announce(run.committed)
+            elif self._held.get(job.id) == run.token and not run.is_settled:
                 self._settles.add(self._decide(finished))
         except Exception as error:  # noqa: BLE001  whatever it is, the lease must not be renewed for ever
             self._abandon(run, error)
@@ -385,7 +415,10 @@ class Engine:
         worker, started = run.worker, time.perf_counter()
         if run.job.timeout is not None or worker.timeout is not None:
             self._limit(run, worker.timeout if run.job.timeout is None else Timeout(run.job.timeout))
-        outcome = await self._executor.execute(worker, run)
+        if worker.transaction:
+            outcome = await self._transact(run)
+        else:
+            outcome = await self._executor.execute(worker, run)
         for timer in run.timers:
             timer.cancel()
         if outcome is RELEASED and not self.is_stopping:
@@ -393,11 +426,41 @@ class Engine:
             outcome = Failed(asyncio.CancelledError())
         return Finished(run.job, run.token, outcome, time.perf_counter() - started)
 
+    async def _transact(self, run: _Run) -> Outcome:
+        """Run the handler and settle the job in one transaction. Renewing its lease meanwhile would get in the way."""
+        began = time.perf_counter()
+
+        async def settle(session: AsyncClientSession, outcome: Completed) -> Outcome | None:
+            finished = self._decide(Finished(run.job, run.token, outcome, time.perf_counter() - began))
+            (change,) = plan([finished], now=self._clock.now())
+            run.committed = finished
+            return COMMITTED if await self._flow.settle_in(session, change) else await self._refused(run)
+
+        self._limit(run, Timeout(self._lease / 2))
+        self._unrenewed.add(run.job.id)
+        try:
+            execute = partial(self._executor.execute, run.worker, run)
+            return await transact(self._flow.collection.database.client, run, execute, settle)
+        except BaseException as error:  # noqa: BLE001  cancelled between two attempts, or the database is not there
+            return ended_with(error, run)
+        finally:
+            self._unrenewed.discard(run.job.id)
+
+    async def _refused(self, run: _Run) -> Outcome | None:
+        """A completion was not written: the claim is gone, or the job was given a schedule or a follow-up meanwhile."""
+        job = await self._flow.reread(run.job.id, run.token)
+        if job is None:
+            self._let_go(run)
+            self._events.emit(ev.JobLostEvent, run.job)
+            return RELEASED
+        run.job = job
+        return None
+
     def _limit(self, run: _Run, timeout: Timeout | None) -> None:
         """Tell the handler to end when its time is up, and wait no longer some time after that."""
         if timeout is not None:
             ending = JobTimeoutError(run.job.id, seconds(timeout.soft))
-            run.timers = [
+            run.timers += [
                 self._loop.call_later(seconds(timeout.soft), run.end, ending),
                 self._loop.call_later(timeout.hard_after, self._overdue, run, timeout.hard_after),
             ]

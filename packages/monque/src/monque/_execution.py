@@ -44,7 +44,7 @@ class Executor:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
-            return _ended_with(error, run)
+            return ended_with(error, run)
         if isinstance(returned, Verdict):
             return outcome_of(returned, returned)
         return COMPLETED if not worker.store_result else Completed(returned)
@@ -97,7 +97,8 @@ async def _outlast(thread: asyncio.Future[object]) -> object:
     return thread.result()
 
 
-def _ended_with(error: BaseException, run: Scope) -> Outcome:
+def ended_with(error: BaseException, run: Scope) -> Outcome:
+    """What it means that a run ended with this error."""
     if isinstance(error, Verdict):
         return outcome_of(error, error)
     # A cancellation that leaked out of the handler's own affairs is a failure like any other.

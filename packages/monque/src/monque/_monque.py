@@ -436,8 +436,8 @@ class Monque(Declares):
             connected.engine = Engine(
                 connected.flow,
                 self._workers,
+                Executor(self._middleware),
                 self._options,
-                executor=Executor(self._middleware),
                 events=self._events,
                 clock=connected.clock,
                 instance=self.instance_id,
