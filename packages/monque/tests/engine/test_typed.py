@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from bson import Decimal128, ObjectId
 from bson.codec_options import CodecOptions, TypeRegistry
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pymongo import AsyncMongoClient
 
 from monque import Concurrency, InvalidArgumentError, InvalidPayloadError, Job, Monque, NewJob, Router, Worker
@@ -155,6 +155,19 @@ async def test_nothing_is_written_when_arguments_are_wrong(bench: Bench) -> None
             mail.new(**wrong)
         await monque.enqueue("other", wrong)
     assert bench.count() == bench.count(name="other") == 1
+
+
+async def test_a_secret_is_not_written(bench: Bench) -> None:
+    monque = bench.monque()
+
+    @monque.worker("login")
+    async def login(password: SecretStr) -> None:
+        raise NotImplementedError
+
+    async with monque:
+        with pytest.raises(InvalidPayloadError, match=r"^data\['password'\]: expected a value BSON can hold"):
+            await login.enqueue(SecretStr("hidden"))
+    assert bench.count() == 0
 
 
 async def test_a_job_that_does_not_fit_fails_and_says_why(bench: Bench) -> None:
