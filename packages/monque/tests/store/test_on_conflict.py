@@ -17,6 +17,7 @@ from monque import (
     Monque,
     NewJob,
     OnConflict,
+    PayloadTooLargeError,
     UniqueKeyConflictError,
 )
 from monque.testing import eventually
@@ -356,3 +357,19 @@ async def test_a_schedule_takes_the_place_of_a_follow_up(
     raw.insert_one(stored(status, uniqueKey="k", **FOLLOW_UP))
     job = await monque.schedule("@daily", "work", 1, unique_key="k", timezone=timezone)
     assert (job.data, job.repeat_interval, job.follow_up) == (1, "@daily", None)
+
+
+@pytest.mark.parametrize("way", ["plain", "session"])
+async def test_a_follow_up_that_does_not_fit_beside_the_data_of_the_run_is_refused(
+    way: str, monque: Monque, database: AsyncDatabase[Document], raw: Collection[Document]
+) -> None:
+    half = b"x" * (9 * 1024 * 1024)
+    before = stored("processing", uniqueKey="k", data=half)
+    raw.insert_one(before)
+    request = NewJob(name="work", data=half, unique_key="k", on_conflict="replace")
+    with pytest.raises(PayloadTooLargeError, match="expected at most 7,.* bytes of BSON, got 9,"):
+        await ask(monque, way, database, request)
+    assert list(raw.find()) == [before]
+    # While it waits, there is nothing beside it.
+    raw.update_one({}, {"$set": {"status": "pending"}})
+    assert (await ask(monque, way, database, request)).data == half
