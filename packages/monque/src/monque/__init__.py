@@ -44,6 +44,8 @@ from monque.events import (
 )
 from monque.job import FollowUp, Job, JobStatus
 from monque.options import Concurrency, Lease, Options, Polling, Retry
+from monque.router import Router
+from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
@@ -90,8 +92,10 @@ __all__ = [
     "PayloadTooLargeError",
     "Polling",
     "Retry",
+    "Router",
     "ShutdownTimeoutError",
     "StaleRecoveredEvent",
     "UniqueKeyConflictError",
+    "Worker",
     "WorkerRegistrationError",
 ]

@@ -121,7 +121,7 @@ class Engine:
         self._hurry = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._give_up_at = float("inf")
+        self._stopped = self._give_up_at = float("inf")
         self._ticked = time.monotonic()
         self._asked: dict[object, float] = {}
         self._pause = _FIRST_PAUSE
@@ -143,7 +143,8 @@ class Engine:
         """Start nothing more; with `hurry`, cancel what is running instead of waiting for it."""
         if not self.is_stopping:
             self._stopping.set()
-            self._give_up_at = time.monotonic() + seconds(self._options.shutdown_timeout) + _CLEAN_UP
+            self._stopped = time.monotonic()
+            self._give_up_at = self._stopped + seconds(self._options.shutdown_timeout) + _CLEAN_UP
         if hurry:
             self._hurry.set()
         self._signal.set()
@@ -221,6 +222,7 @@ class Engine:
             self._times.hasten()
         else:
             self._expect(hint.name, hint.due or hint.at, hint.at)
+            self._wakeup.want(bool(self._agenda.closed()))
         self._signal.set()
 
     def _expect(self, name: str | None, due: datetime, now: datetime) -> None:
@@ -527,7 +529,7 @@ class Engine:
             late = [run.job for run in self._running]
             for run in self._running:
                 run.cancel()
-            self._report(ShutdownTimeoutError(timeout, late))
+            self._report(ShutdownTimeoutError(time.monotonic() - self._stopped, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
 
     async def _wait_for_running(self, timeout: float, cut_short: asyncio.Event) -> None:

@@ -19,6 +19,8 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── AggregationTimeoutError   a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
+    ├── JobTimeoutError           a run took longer than it may
+    ├── StuckHandlerError         a handler was told to end, and has not
     └── EmbeddedError             the embedded MongoDB cannot be found, started or used
 
 Each carries its facts as attributes and says what came, what was expected and what to do. Passwords in connection
@@ -48,10 +50,12 @@ __all__ = [
     "InvalidPayloadError",
     "JobDocumentError",
     "JobStateError",
+    "JobTimeoutError",
     "LeaseExpiredError",
     "MonqueError",
     "PayloadTooLargeError",
     "ShutdownTimeoutError",
+    "StuckHandlerError",
     "UniqueKeyConflictError",
     "WorkerRegistrationError",
 ]
@@ -245,7 +249,7 @@ class ShutdownTimeoutError(MonqueError):
         named = ", ".join(f"{job.name} {job.id}" for job in incomplete_jobs[:5])
         more = f" and {len(incomplete_jobs) - 5} more" if len(incomplete_jobs) > 5 else ""
         super().__init__(
-            f"{len(incomplete_jobs)} job(s) still running {timeout:g} s after the stop began: {named}{more}; "
+            f"{len(incomplete_jobs)} job(s) still running {round(timeout, 1):g} s after the stop began: {named}{more}; "
             "they were cancelled and will run again. Raise shutdown_timeout if they need longer."
         )
         self.incomplete_jobs = tuple(incomplete_jobs)
@@ -293,6 +297,41 @@ class BlockedEventLoopError(MonqueError):
         super().__init__(
             f"{culprit} has blocked the event loop for {seconds:.1f} s; "
             "move its blocking calls off the loop, with asyncio.to_thread for instance"
+        )
+        self.job = job
+        self.seconds = seconds
+
+
+class JobTimeoutError(MonqueError, TimeoutError):
+    """A run took longer than it may.
+
+    Attributes:
+        job_id: The job's id.
+        timeout: How long it may take, in seconds.
+    """
+
+    def __init__(self, job_id: object, timeout: float) -> None:
+        super().__init__(f"the run of job {job_id} took longer than {timeout:g} s")
+        self.job_id = job_id
+        self.timeout = timeout
+
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[explicit-override]  # typing.override is newer
+        return type(self), (self.job_id, self.timeout)  # it is raised in other processes, too
+
+
+class StuckHandlerError(MonqueError):
+    """A handler was told to end, and has not.
+
+    Attributes:
+        job: Its job.
+        seconds: For how long it has run.
+    """
+
+    def __init__(self, job: Job[Any], seconds: float) -> None:
+        super().__init__(
+            f"the handler of {job.name} {job.id} was told to end and still runs, after {seconds:.1f} s; it keeps its "
+            "slot. One in a thread has to look at job.should_stop, an async one must not swallow its cancellation; "
+            'what cannot do either belongs into a process, run_in="process"'
         )
         self.job = job
         self.seconds = seconds
