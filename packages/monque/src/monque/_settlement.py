@@ -67,8 +67,11 @@ def finish(run: Finished, *, retry: Retry, now: datetime) -> Finished:
         delay = _delay(run, run.outcome, retry)
         if delay is not None:
             return replace(run, retry_at=now + delay)
-    if isinstance(run.outcome, Released):
-        return run
+    return run if isinstance(run.outcome, Released) else _go_on(run)
+
+
+def _go_on(run: Finished) -> Finished:
+    """What comes after a run that is over: its follow-up, or else its next occurrence."""
     if run.job.follow_up is not None:
         return replace(run, repeat_at=run.job.follow_up.next_run_at)
     if run.job.repeat_interval is None or isinstance(run.outcome, Cancel):

@@ -232,13 +232,13 @@ async def test_a_follow_up_that_goes_while_it_takes_over_is_gone(schedule: bool,
         flow = monque._connection().flow
         reread = flow.reread
 
-        async def and_then_no_more(job_id: ObjectId, token: str) -> Job[Any] | None:
-            seen = await reread(job_id, token)
+        async def and_then_no_more(job: ObjectId, token: str) -> Job[Any] | None:
+            seen = await reread(job, token)
             flow.reread = reread  # type: ignore[method-assign]
             if schedule:
                 await monque.schedule("0 0 1 1 *", "work", 2, unique_key="k")
             else:
-                await monque.jobs.cancel(job.id)
+                await monque.jobs.cancel(job)
             return seen
 
         flow.reread = and_then_no_more  # type: ignore[method-assign]
