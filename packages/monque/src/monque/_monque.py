@@ -213,7 +213,8 @@ class Monque(Declares):
 
         Raises:
             InvalidArgumentError: An argument makes no sense; nothing was written.
-            PayloadTooLargeError: `data` is too big; nothing was written.
+            PayloadTooLargeError: `data` is too big, by itself or beside that of a run it is to follow; nothing was
+                written.
             UniqueKeyConflictError: The key is taken and `on_conflict` says "raise", or it is taken by a recurring job,
                 which only `schedule` changes; nothing was written.
             ConnectionError: The database did not confirm the write.

@@ -6,12 +6,15 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import bson
 import pymongo
+from pymongo.errors import OperationFailure
 
 from monque import _transitions as transitions
 from monque._batching import Batcher
-from monque._intake import NewJob, new_job, recurring_job
-from monque.errors import InvalidArgumentError, UniqueKeyConflictError
+from monque._intake import LARGEST_PAYLOAD, NewJob, new_job, recurring_job
+from monque._store.errors import TOO_LARGE
+from monque.errors import InvalidArgumentError, PayloadTooLargeError, UniqueKeyConflictError
 from monque.job import JobStatus
 
 if TYPE_CHECKING:
@@ -115,7 +118,13 @@ class Producer:
             counts_on_it = session is not None and session.in_transaction
             if on_conflict == "run_after" and stored.status is JobStatus.PENDING and not counts_on_it:
                 return stored
-            changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            try:
+                changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            except OperationFailure as error:
+                if error.code not in TOO_LARGE:
+                    raise
+                # The data of the present run and that of the next lie in one document.
+                raise PayloadTooLargeError(self._size(job), LARGEST_PAYLOAD - self._size(stored)) from error
             if changed is not None:
                 return changed
             stored = await self._store_one(job, session)
@@ -127,6 +136,9 @@ class Producer:
         insert = _Insert(job)
         self._inserts.add(insert)
         return await insert.stored
+
+    def _size(self, job: Job[Any]) -> int:
+        return len(bson.encode({"data": job.data}, codec_options=self._codec))
 
     def _make(self, request: NewJob, now: datetime) -> Job[Any]:
         limit = self._options.max_payload_bytes

@@ -18,7 +18,7 @@ from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
 from monque._codec import with_stand_ins
-from monque._store.errors import is_key_taken
+from monque._store.errors import TOO_LARGE, is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
 from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
@@ -42,7 +42,7 @@ OLDEST_LEASES = 100
 
 # What the server says when it is one document that it cannot change: `attempts` is no number, or too large a one; the
 # document does not pass the collection's validation; it would become too large.
-_ABOUT_A_DOCUMENT = (14, 2, 121, 10334, 17419)
+_ABOUT_A_DOCUMENT = (14, 2, 121, *TOO_LARGE)
 # Documents that can neither be claimed nor marked as failed are looked over for so many seconds.
 _STUCK_FOR = 60.0
 _LEASE_FIELDS: Document = {
