@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pymongo
 
 from monque._batching import Batcher
-from monque._intake import NewJob, new_job, recurring_job
+from monque._bulk import Bulk, Item, make_all
+from monque._intake import NewJob, measured_job, recurring_job
+from monque._store.errors import driver_errors
 from monque.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
     from datetime import datetime
 
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -57,26 +60,48 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        job = self._make(request, self._clock.now())
-        return await self._store_one(job, session)
+        return await self._store_one(self.make(request), session)
 
-    async def enqueue_many(self, requests: Sequence[NewJob], session: AsyncClientSession | None) -> list[Job[Any]]:
+    async def enqueue_many(self, items: Iterable[Item], session: AsyncClientSession | None) -> list[Job[Any]]:
         """Check all, then write all."""
+        return await self.store(self.make_all(items), session)
+
+    async def enqueue_stream(
+        self, source: Iterable[Item] | AsyncIterable[Item], session: AsyncClientSession | None
+    ) -> AsyncGenerator[list[Job[Any]]]:
+        """Check and write batch by batch."""
+        bulk = self.bulk()
+        async with aclosing(bulk.batches_of(source)) as batches:
+            async for batch in batches:
+                with bulk.storing(batch):
+                    stored = await self.store(batch, session)
+                yield stored
+
+    def bulk(self) -> Bulk:
+        """For reading jobs batch by batch; in any thread."""
+        return Bulk(lambda request: self._measured(request, self._clock.now()))
+
+    def make_all(self, items: Iterable[Item]) -> list[Job[Any]]:
+        """Check all and make them into jobs; in any thread."""
         now = self._clock.now()
-        jobs = [self._make(request, now) for request in requests]
+        return make_all(items, lambda request: self._measured(request, now))
+
+    async def store(self, jobs: Sequence[Job[Any]], session: AsyncClientSession | None) -> list[Job[Any]]:
+        """Write jobs that were made here."""
         if not jobs:
             return []
-        if session is not None:
-            return await self._flow.insert_in(self._check_session(session), jobs)
-        stored = await asyncio.shield(self._flow.insert(jobs))
-        for job in stored:
-            if isinstance(job, Exception):
-                raise job
+        with driver_errors("enqueue the jobs", session):
+            if session is not None:
+                return await self._flow.insert_in(self._check_session(session), jobs)
+            stored = await asyncio.shield(self._flow.insert(jobs))
+            for job in stored:
+                if isinstance(job, Exception):
+                    raise job
         return [job for job in stored if not isinstance(job, Exception)]
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
-        wanted = recurring_job(self._make(request, self._clock.now()), cron, self._codec)
+        wanted = recurring_job(self.make(request), cron, self._codec)
         while True:
             holder = await self._store_one(wanted, session)
             if _is_alike(holder, wanted):
@@ -96,9 +121,13 @@ class Producer:
         self._inserts.add(insert)
         return await insert.stored
 
-    def _make(self, request: NewJob, now: datetime) -> Job[Any]:
+    def make(self, request: NewJob) -> Job[Any]:
+        """Check a request and make the job of it; in any thread."""
+        return self._measured(request, self._clock.now())[0]
+
+    def _measured(self, request: NewJob, now: datetime) -> tuple[Job[Any], int]:
         limit = self._options.max_payload_bytes
-        return new_job(request, now=now, codec=self._codec, max_payload_bytes=limit)
+        return measured_job(request, now=now, codec=self._codec, max_payload_bytes=limit)
 
     def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
         if session.client is not self._flow.collection.database.client:
