@@ -7,6 +7,7 @@ from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
+    BlockingCallError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -48,6 +49,7 @@ from monque.options import Concurrency, Lease, Options, Polling, Retry
 __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
+    "BlockingCallError",
     "BulkResult",
     "ChangeStreamClosedEvent",
     "ChangeStreamConnectedEvent",
