@@ -36,7 +36,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 # How long the end of the process waits for jobs to be given back and connections to be closed.
-_GOODBYE = 3.0
+_GOODBYE = 2.0
 
 
 class Inner(_monque.Monque):
