@@ -1,6 +1,6 @@
 """A background-job queue and scheduler on MongoDB."""
 
-from monque._intake import NewJob
+from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
@@ -43,7 +43,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
-from monque.job import Job, JobStatus
+from monque.job import FollowUp, Job, JobStatus
 from monque.options import Concurrency, Lease, Options, Polling, Retry
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
+    "FollowUp",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -86,6 +87,7 @@ __all__ = [
     "Monque",
     "MonqueError",
     "NewJob",
+    "OnConflict",
     "Options",
     "PayloadTooLargeError",
     "Polling",

@@ -121,7 +121,7 @@ class Engine:
         self._hurry = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._give_up_at = float("inf")
+        self._stopped = self._give_up_at = float("inf")
         self._ticked = time.monotonic()
         self._asked: dict[object, float] = {}
         self._pause = _FIRST_PAUSE
@@ -143,7 +143,8 @@ class Engine:
         """Start nothing more; with `hurry`, cancel what is running instead of waiting for it."""
         if not self.is_stopping:
             self._stopping.set()
-            self._give_up_at = time.monotonic() + seconds(self._options.shutdown_timeout) + _CLEAN_UP
+            self._stopped = time.monotonic()
+            self._give_up_at = self._stopped + seconds(self._options.shutdown_timeout) + _CLEAN_UP
         if hurry:
             self._hurry.set()
         self._signal.set()
@@ -224,6 +225,7 @@ class Engine:
             self._times.hasten()
         else:
             self._expect(hint.name, hint.due or hint.at, hint.at)
+            self._wakeup.want(bool(self._agenda.closed()))
         self._signal.set()
 
     def _expect(self, name: str | None, due: datetime, now: datetime) -> None:
@@ -377,7 +379,8 @@ class Engine:
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""
-        if finished.outcome is COMPLETED and finished.job.repeat_interval is None:
+        job = finished.job
+        if finished.outcome is COMPLETED and job.repeat_interval is None and job.follow_up is None:
             return finished
         return finish(finished, retry=self._options.retry, now=self._clock.now())
 
@@ -445,10 +448,14 @@ class Engine:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
-        """Settle again what was not written because the job was given another schedule meanwhile."""
+        """Settle again what was not written because the job was given a schedule or a follow-up meanwhile."""
         if run.job.id not in settled.lost:
             return False
-        job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        try:
+            job = await self._persist(lambda: self._flow.reread(run.job.id, run.token))
+        except Exception as error:  # noqa: BLE001  it became unreadable; the others of its group have to be settled
+            self._abandon(run, error)
+            return True
         if job is None:
             return False
         self._settles.add(self._decide(replace(run, job=job, repeat_at=None)))
@@ -525,7 +532,7 @@ class Engine:
             late = [run.job for run in self._running]
             for run in self._running:
                 run.cancel()
-            self._report(ShutdownTimeoutError(timeout, late))
+            self._report(ShutdownTimeoutError(time.monotonic() - self._stopped, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
 
     async def _wait_for_running(self, timeout: float, cut_short: asyncio.Event) -> None:

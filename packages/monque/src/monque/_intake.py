@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import bson
 from bson import ObjectId
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from monque._cron import Cron
     from monque.job import Job
 
-__all__ = ["NewJob"]
+__all__ = ["NewJob", "OnConflict"]
+
+# What happens when the unique key is taken: see `Monque.enqueue`.
+OnConflict = Literal["return", "replace", "run_after", "raise"]
 
 _MILLISECOND = timedelta(milliseconds=1)
 _CONTAINERS = (Mapping, list, tuple)
@@ -46,6 +49,7 @@ class NewJob:
         delay: How long from now it is due, instead of `run_at`.
         unique_key: At most one job of this name and key is pending or processing.
         priority: -10 … 10, the higher runs first; None is 0, the normal one.
+        on_conflict: What happens if the unique key is taken.
 
     Example:
         >>> NewJob(name="send-email", data={"to": "a@b.c"}, delay=60).name
@@ -58,6 +62,7 @@ class NewJob:
     delay: Duration | None = None
     unique_key: str | None = None
     priority: int | None = None
+    on_conflict: OnConflict = "return"
 
 
 _FIELDS = {field.name for field in fields(NewJob)}
@@ -68,7 +73,7 @@ def request_of(name: str | NewJob, data: object, **more: Any) -> NewJob:  # noqa
     if not isinstance(name, NewJob):
         return NewJob(name=name, data=data, **more)
     for argument, value in {"data": data, **more}.items():
-        if value is not None:
+        if value is not None and (argument, value) != ("on_conflict", "return"):
             raise InvalidArgumentError(argument, value, "nothing beside a NewJob, which has it as a field")
     return name
 
@@ -97,6 +102,8 @@ def measured_job(
     check_job_name(request.name)
     if request.unique_key is not None:
         check_unique_key(request.unique_key)
+    if request.on_conflict != "return":
+        _check_on_conflict(request)
     data: Any = {} if request.data is None else request.data
     size = _check_payload(data, codec, max_payload_bytes)
     job = make_job(
@@ -131,6 +138,14 @@ def recurring_job(job: Job[Any], cron: Cron, codec: CodecOptions[Any]) -> Job[An
         unique_key=key,
         next_run_at=cron.next_after(job.next_run_at),
     )
+
+
+def _check_on_conflict(request: NewJob) -> None:
+    words: tuple[str, ...] = get_args(OnConflict)
+    if request.on_conflict not in words:
+        raise InvalidArgumentError("on_conflict", request.on_conflict, "one of " + ", ".join(map(repr, words)))
+    if request.unique_key is None:
+        raise InvalidArgumentError("on_conflict", request.on_conflict, "a unique_key beside it: nothing else conflicts")
 
 
 def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> datetime:

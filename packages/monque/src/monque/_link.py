@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import override
 
+    from monque._bulk import Batch
     from monque._producer import Producer
     from monque.job import Job
     from monque.options import Options
@@ -86,10 +87,10 @@ class Inner(_monque.Monque):
         """What checks and writes jobs."""
         return self._connection().producer
 
-    async def store(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
+    async def store(self, batch: Batch) -> list[Job[Any]]:
         """Write jobs that have been checked."""
         connected = self._connection()
-        stored = await connected.producer.store(jobs, None)
+        stored = await connected.producer.store(batch, None)
         connected.notice_jobs(stored)
         return stored
 

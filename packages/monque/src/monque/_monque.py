@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.database import AsyncDatabase
 
+    from monque._intake import OnConflict
     from monque.job import Job
     from monque.options import Duration
 
@@ -187,6 +188,7 @@ class Monque:
         delay: Duration | None = None,
         unique_key: str | None = None,
         priority: int | None = None,
+        on_conflict: OnConflict = "return",
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
@@ -197,17 +199,23 @@ class Monque:
             data: What the worker needs to know: anything BSON can hold; nothing means `{}`.
             run_at: When it is due, as an aware datetime; a past one is due at once.
             delay: How long from now it is due, as a timedelta or in seconds, instead of `run_at`.
-            unique_key: At most one job of this name and key is pending or processing: while there is one, it is
-                returned, unchanged, and no other is made.
+            unique_key: At most one job of this name and key is pending or processing: while there is one, no other is
+                made.
             priority: -10 … 10, the higher runs first; 0 is normal.
+            on_conflict: What happens to the job that has the unique key. `"return"`: nothing. `"replace"`: while it is
+                pending it gets this data, time and priority; while it is processing, as `"run_after"`. `"run_after"`:
+                while it is processing, it runs once more afterwards, with this data, time and priority; while it is
+                pending, nothing, since its run is yet to come. `"raise"`: nothing, and the call raises.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
-            The job as stored, or the one that has the unique key.
+            The job as stored, or the one that has the unique key, as it is now.
 
         Raises:
             InvalidArgumentError: An argument makes no sense; nothing was written.
             PayloadTooLargeError: `data` is too big; nothing was written.
+            UniqueKeyConflictError: The key is taken and `on_conflict` says "raise", or it is taken by a recurring job,
+                which only `schedule` changes; nothing was written.
             ConnectionError: The database did not confirm the write.
 
         Example:
@@ -219,7 +227,15 @@ class Monque:
             >>> asyncio.run(main())
             send-email pending
         """
-        request = request_of(name, data, run_at=run_at, delay=delay, unique_key=unique_key, priority=priority)
+        request = request_of(
+            name,
+            data,
+            run_at=run_at,
+            delay=delay,
+            unique_key=unique_key,
+            priority=priority,
+            on_conflict=on_conflict,
+        )
         connected = self._connection()
         with driver_errors("enqueue the job", session):
             job = await connected.producer.enqueue(request, session)
@@ -297,6 +313,7 @@ class Monque:
         Raises:
             InvalidArgumentError: One of them makes no sense. The message says which, and how many are stored: those of
                 the batches before, and none of a sequence.
+            UniqueKeyConflictError: As for `enqueue`; the others may be stored.
             ConnectionError: The database did not confirm the write; some may be stored.
 
         Example:
@@ -438,16 +455,20 @@ class Monque:
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
 
-    async def stop(self) -> None:
+    async def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
 
         Returns when all of that is over; concurrent calls all wait for it, and doing it again changes nothing. A
         handler that calls it would wait for its own end: there it returns at once, and the rest follows.
+
+        Args:
+            hurry: Whether running handlers are cancelled at once, also when they are being waited for already. Their
+                jobs go back, no attempt spent.
         """
         connected = self._connected
         if connected is not None and connected.engine is not None and connected.work is not None:
             engine, work = connected.engine, connected.work
-            engine.stop()
+            engine.stop(hurry=hurry)
             if engine.is_running_in(asyncio.current_task()):
                 return
             try:

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo
 
+from monque import _transitions as transitions
 from monque._batching import Batcher
-from monque._bulk import Bulk, Item, make_all
+from monque._bulk import Batch, Bulk, Item, make_all
 from monque._intake import NewJob, measured_job, recurring_job
 from monque._store.errors import driver_errors
-from monque.errors import InvalidArgumentError
+from monque.errors import InvalidArgumentError, UniqueKeyConflictError
+from monque.job import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
     from datetime import datetime
 
     from pymongo.asynchronous.client_session import AsyncClientSession
 
     from monque._clock import ServerClock
     from monque._cron import Cron
+    from monque._intake import OnConflict
     from monque._store.flow import Flow
+    from monque._transitions import Transition
     from monque.job import Job
     from monque.options import Options
 
@@ -60,7 +64,11 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        return await self._store_one(self.make(request), session)
+        job = self.make(request)
+        stored = await self._store_one(job, session)
+        if request.on_conflict == "return":
+            return stored
+        return await self._contend(request.on_conflict, job, stored, session)
 
     async def enqueue_many(self, items: Iterable[Item], session: AsyncClientSession | None) -> list[Job[Any]]:
         """Check all, then write all."""
@@ -81,23 +89,20 @@ class Producer:
         """For reading jobs batch by batch; in any thread."""
         return Bulk(lambda request: self._measured(request, self._clock.now()))
 
-    def make_all(self, items: Iterable[Item]) -> list[Job[Any]]:
+    def make_all(self, items: Iterable[Item]) -> Batch:
         """Check all and make them into jobs; in any thread."""
         now = self._clock.now()
         return make_all(items, lambda request: self._measured(request, now))
 
-    async def store(self, jobs: Sequence[Job[Any]], session: AsyncClientSession | None) -> list[Job[Any]]:
+    async def store(self, batch: Batch, session: AsyncClientSession | None) -> list[Job[Any]]:
         """Write jobs that were made here."""
-        if not jobs:
+        if not batch.jobs:
             return []
         with driver_errors("enqueue the jobs", session):
-            if session is not None:
-                return await self._flow.insert_in(self._check_session(session), jobs)
-            stored = await asyncio.shield(self._flow.insert(jobs))
-            for job in stored:
-                if isinstance(job, Exception):
-                    raise job
-        return [job for job in stored if not isinstance(job, Exception)]
+            stored = await self._store(batch.jobs, session)
+            for number, on_conflict in batch.contending.items():
+                stored[number] = await self._contend(on_conflict, batch.jobs[number], stored[number], session)
+        return stored
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
@@ -113,6 +118,30 @@ class Producer:
     async def flush(self) -> None:
         """Wait until everything enqueued so far is written."""
         await self._inserts.flush()
+
+    async def _store(self, jobs: list[Job[Any]], session: AsyncClientSession | None) -> list[Job[Any]]:
+        if session is not None:
+            return await self._flow.insert_in(self._check_session(session), jobs)
+        stored = await asyncio.shield(self._flow.insert(jobs))
+        for job in stored:
+            if isinstance(job, Exception):
+                raise job
+        return [job for job in stored if not isinstance(job, Exception)]
+
+    async def _contend(
+        self, on_conflict: OnConflict, job: Job[Any], stored: Job[Any], session: AsyncClientSession | None
+    ) -> Job[Any]:
+        """Do what is wanted if the key is taken; as often as its holder moves on meanwhile, look again."""
+        while stored.id != job.id:
+            _check_holder(on_conflict, stored)
+            counts_on_it = session is not None and session.in_transaction
+            if on_conflict == "run_after" and stored.status is JobStatus.PENDING and not counts_on_it:
+                return stored
+            changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            if changed is not None:
+                return changed
+            stored = await self._store_one(job, session)
+        return stored
 
     async def _store_one(self, job: Job[Any], session: AsyncClientSession | None) -> Job[Any]:
         if session is not None:
@@ -146,6 +175,24 @@ class Producer:
         else:
             for insert, job in zip(inserts, stored, strict=True):
                 insert.resolve(job)
+
+
+def _check_holder(on_conflict: OnConflict, holder: Job[Any]) -> None:
+    problem = (
+        f"job {holder.id} has it and is {holder.status}; wait for that one, cancel it, or say on_conflict='return'"
+    )
+    if holder.is_recurring:
+        problem = f"job {holder.id} has it and is recurring; change it with schedule(), or say on_conflict='return'"
+    elif on_conflict != "raise":
+        return
+    raise UniqueKeyConflictError(holder.id, holder.name, str(holder.unique_key), problem)
+
+
+def _concessions(on_conflict: OnConflict, holder: Job[Any], wanted: Job[Any]) -> tuple[Transition, Transition]:
+    """What the holder of a key is to do for another job that wants it, should it wait or run; the likelier first."""
+    waiting = transitions.supersede(holder.id, wanted) if on_conflict == "replace" else transitions.keep(holder.id)
+    running = transitions.follow_up(holder.id, wanted)
+    return (waiting, running) if holder.status is JobStatus.PENDING else (running, waiting)
 
 
 def _is_alike(holder: Job[Any], wanted: Job[Any]) -> bool:

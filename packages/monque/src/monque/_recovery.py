@@ -77,7 +77,9 @@ def _attempts(lease: Lease) -> int:
 
 
 def _give_up(lease: Lease, now: datetime, reason: str) -> Transition:
-    """It fails; a recurring job goes on with its next occurrence."""
+    """It fails; one with a follow-up goes on with that, and a recurring one with its next occurrence."""
+    if lease.get("isFollowed"):
+        return transitions.recover_followed(lease, failed_because=reason)
     expression, timezone = lease.get("repeatInterval"), lease.get("timezone") or "UTC"
     try:
         cron = Cron.parse(str(expression), str(timezone)) if expression else None

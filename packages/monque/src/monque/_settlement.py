@@ -36,7 +36,7 @@ class Finished:
         outcome: What came of it.
         duration: How long the handler took, in seconds.
         retry_at: When it runs again because it failed, if it does.
-        repeat_at: When its next occurrence is, if there is one and no retry comes before it.
+        repeat_at: When its follow-up or its next occurrence is, if there is one and no retry comes before it.
     """
 
     job: Job[Any]
@@ -58,7 +58,11 @@ def finish(run: Finished, *, retry: Retry, now: datetime) -> Finished:
         delay = retry_delay(retry, run.job.fail_count + 1)
         if delay is not None:
             return replace(run, retry_at=now + delay)
-    if run.job.repeat_interval is None or isinstance(run.outcome, Released):
+    if isinstance(run.outcome, Released):
+        return run
+    if run.job.follow_up is not None:
+        return replace(run, repeat_at=run.job.follow_up.next_run_at)
+    if run.job.repeat_interval is None:
         return run
     try:
         return replace(run, repeat_at=_next_occurrence(run.job, run.job.repeat_interval))
@@ -82,7 +86,7 @@ def plan(finished: Iterable[Finished], *, now: datetime) -> list[Transition]:
         if isinstance(run.outcome, Failed):
             changes.append(_failure(run, run.outcome))
         elif run.repeat_at is not None:
-            changes.append(transitions.repeat(run.job, run.token, next_run_at=run.repeat_at))
+            changes.append(_again(run, run.repeat_at))
         elif isinstance(run.outcome, Completed):
             completed[run.token].append(run.job.id)
         else:
@@ -92,12 +96,18 @@ def plan(finished: Iterable[Finished], *, now: datetime) -> list[Transition]:
     return changes
 
 
+def _again(run: Finished, repeat_at: datetime, reason: str | None = None) -> Transition:
+    if run.job.follow_up is not None:
+        return transitions.follow(run.job.id, run.token, reason=reason)
+    return transitions.repeat(run.job, run.token, next_run_at=repeat_at, reason=reason)
+
+
 def _failure(run: Finished, outcome: Failed) -> Transition:
     job, fail_count, why = run.job, run.job.fail_count + 1, reason(outcome.error)
     if run.retry_at is not None:
         return transitions.retry(job.id, run.token, fail_count=fail_count, reason=why, next_run_at=run.retry_at)
     if run.repeat_at is not None:
-        return transitions.repeat(job, run.token, next_run_at=run.repeat_at, reason=why)
+        return _again(run, run.repeat_at, why)
     expression = job.repeat_interval
     return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why, repeat_interval=expression)
 

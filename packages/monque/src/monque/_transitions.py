@@ -4,6 +4,7 @@
     claim        pending → processing
     complete     processing → completed
     repeat       processing → pending                  a recurring job, until its next occurrence
+    follow       processing → pending                  what was asked for during the run takes over
     retry        processing → pending                  after a failure, with backoff
     fail         processing → failed                   for good
     release      processing → pending                  no attempt spent
@@ -11,6 +12,9 @@
     cancel       pending or processing → cancelled
     revive       failed or cancelled → pending
     reschedule   pending → pending
+    supersede    pending → pending                     its unique key is wanted, for other data
+    follow_up    processing → processing               likewise, for when the run is over
+    keep         pending → pending                     it is not to begin before a transaction that counts on it ends
     redefine     pending → pending, processing → processing   a recurring job gets another schedule
     delete       anything but processing →             (no update, see `delete`)
     reject       processing → failed                   the document is no job
@@ -26,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from monque.job import JobStatus
+from monque.job import FollowUp, JobStatus, follow_up_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +49,10 @@ _CLAIM_FIELDS = {
     "lastHeartbeat": "",
     "heartbeatInterval": "",
 }
+# Whether there is a follow-up, as an expression: told by its date, so that whatever else lies there holds nothing up.
+IS_FOLLOWED: dict[str, Any] = {"$eq": [{"$type": "$followUp.nextRunAt"}, "date"]}
+_FOLLOWED = {"$expr": IS_FOLLOWED}
+_UNFOLLOWED = {"$expr": {"$not": [IS_FOLLOWED]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +62,12 @@ class Transition:
     Attributes:
         jobs: The ids it is about.
         filter: Which of them it may change.
-        update: What it changes.
+        update: What it changes: operators, or the stages of a pipeline.
     """
 
     jobs: Sequence[ObjectId]
     filter: dict[str, Any]
-    update: dict[str, Any]
+    update: Any
 
 
 def claim(
@@ -87,13 +95,13 @@ def claim(
 
 
 def complete(jobs: Sequence[ObjectId], token: str, *, now: datetime) -> Transition:
-    """Their runs ended well. Those that were given a schedule meanwhile are left out: they have to be repeated.
+    """Their runs ended well. Those that were given a schedule or a follow-up meanwhile are left out: they go on.
 
     Of all writes this one is made most often, and one date for all of them costs the server less than its own for each.
     """
     change = _settle(jobs, token, JobStatus.COMPLETED, {"updatedAt": now}, unset=("failReason",))
     del change.update["$currentDate"]
-    return replace(change, filter={**change.filter, "repeatInterval": None})
+    return replace(change, filter={**change.filter, "repeatInterval": None, "followUp": None})
 
 
 def repeat(job: Job[Any], token: str, *, next_run_at: datetime, reason: str | None = None) -> Transition:
@@ -112,6 +120,22 @@ def repeat(job: Job[Any], token: str, *, next_run_at: datetime, reason: str | No
     return replace(change, filter={**change.filter, **schedule})
 
 
+def follow(job: ObjectId, token: str, *, reason: str | None = None) -> Transition:
+    """Its run is over, well or for good (`reason`), and its follow-up takes over, with a clean slate.
+
+    What follows is read in the same write: it may be another one than was seen before.
+    """
+    return Transition([job], {**held([job], token), **_FOLLOWED}, _following(reason, settledBy=token))
+
+
+def _following(reason: str | None, **values: str) -> list[dict[str, Any]]:
+    taken_over = {name: f"$followUp.{name}" for name in ("data", "nextRunAt", "priority")}
+    failure = {"failReason": {"$literal": reason}} if reason else {}
+    unset = ["followUp", "attempts", *_CLAIM_FIELDS, *(() if reason else ("failReason",))]
+    values |= {"status": JobStatus.PENDING.value}
+    return [{"$set": {**values, **taken_over, **failure, "failCount": 0, "updatedAt": "$$NOW"}}, {"$unset": unset}]
+
+
 def retry(job: ObjectId, token: str, *, fail_count: int, reason: str, next_run_at: datetime) -> Transition:
     """Its run failed and it runs again."""
     return _settle(
@@ -123,9 +147,9 @@ def retry(job: ObjectId, token: str, *, fail_count: int, reason: str, next_run_a
 
 
 def fail(job: ObjectId, token: str, *, fail_count: int, reason: str, repeat_interval: str | None = None) -> Transition:
-    """Its run failed for the last time. Nothing is written if it was given another schedule meanwhile."""
+    """Its run failed for the last time. Nothing is written if it was given a schedule or a follow-up meanwhile."""
     change = _settle([job], token, JobStatus.FAILED, {"failCount": fail_count, "failReason": reason})
-    return replace(change, filter={**change.filter, "repeatInterval": repeat_interval})
+    return replace(change, filter={**change.filter, "repeatInterval": repeat_interval, "followUp": None})
 
 
 def release(jobs: Sequence[ObjectId], token: str) -> Transition:
@@ -162,17 +186,20 @@ def mend(jobs: Sequence[ObjectId]) -> Transition:
 def recover(job: Mapping[str, Any], *, failed_because: str | None) -> Transition:
     """Take back a job whose lease ran out, provided that nobody renewed it since it was seen.
 
-    What becomes of one that has no attempts left follows from its schedule, so that must be the one seen, too.
+    What becomes of one that has no attempts left follows from its schedule, so that must be the one seen, too; and
+    from there being no follow-up.
     """
     status = JobStatus.FAILED if failed_because else JobStatus.PENDING
     values = {"status": status.value, **({"failReason": failed_because} if failed_because else {})}
     schedule = ("repeatInterval", "timezone") if failed_because else ()
+    unfollowed = _UNFOLLOWED if failed_because else {}
     return Transition(
         [job["_id"]],
         {
             "_id": job["_id"],
             "status": JobStatus.PROCESSING.value,
             **_seen(job, "claimToken", "lastHeartbeat", "lockedAt", *schedule),
+            **unfollowed,
         },
         {"$set": values, "$unset": _CLAIM_FIELDS, "$currentDate": {"updatedAt": True}},
     )
@@ -186,22 +213,29 @@ def recover_recurring(job: Mapping[str, Any], *, next_run_at: datetime, failed_b
     return replace(change, update={**change.update, "$set": values, "$unset": unset})
 
 
+def recover_followed(job: Mapping[str, Any], *, failed_because: str) -> Transition:
+    """Likewise for one that has no attempts left, but a follow-up: that takes over."""
+    change = recover(job, failed_because=None)
+    return replace(change, filter={**change.filter, **_FOLLOWED}, update=_following(failed_because))
+
+
 def cancel(jobs: Sequence[ObjectId]) -> Transition:
     """They are not to run, or not to go on running."""
     return _manage(
         jobs,
         (JobStatus.PENDING, JobStatus.PROCESSING),
-        {"$set": {"status": JobStatus.CANCELLED.value}, "$unset": _CLAIM_FIELDS},
+        {"$set": {"status": JobStatus.CANCELLED.value}, "$unset": {**_CLAIM_FIELDS, "followUp": ""}},
     )
 
 
 def redefine(holder: Job[Any], wanted: Job[Any]) -> tuple[Transition, Transition]:
     """A recurring job gets the schedule and data of `wanted`: what to write while it waits, and what while it runs.
 
-    A run that is under way keeps its time; what follows from the new schedule is decided when it is over.
+    A run that is under way keeps its time; what follows from the new schedule is decided when it is over. The schedule
+    also takes the place of a follow-up, as a later one would.
     """
     values = {"repeatInterval": wanted.repeat_interval, "data": wanted.data}
-    unset = {} if wanted.timezone else {"$unset": {"timezone": ""}}
+    unset = {"$unset": {"followUp": ""} if wanted.timezone else {"timezone": "", "followUp": ""}}
     if wanted.timezone:
         values["timezone"] = wanted.timezone
     moved = (holder.repeat_interval, holder.timezone) != (wanted.repeat_interval, wanted.timezone)
@@ -219,7 +253,7 @@ def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
         (JobStatus.FAILED, JobStatus.CANCELLED),
         {
             "$set": {"status": JobStatus.PENDING.value, "failCount": 0, "nextRunAt": now},
-            "$unset": {**_CLAIM_FIELDS, "failReason": "", "attempts": ""},
+            "$unset": {**_CLAIM_FIELDS, "failReason": "", "attempts": "", "followUp": ""},
         },
     )
 
@@ -227,6 +261,32 @@ def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
 def reschedule(jobs: Sequence[ObjectId], *, run_at: datetime) -> Transition:
     """They are to run at another time."""
     return _manage(jobs, (JobStatus.PENDING,), {"$set": {"nextRunAt": run_at}})
+
+
+def supersede(holder: ObjectId, wanted: Job[Any]) -> Transition:
+    """It waits, and does what `wanted` would do instead, when that would; it starts with a clean slate."""
+    values = {"data": wanted.data, "nextRunAt": wanted.next_run_at, "failCount": 0}
+    unset = dict.fromkeys(("attempts", "failReason", "followUp"), "")
+    if wanted.priority:
+        values["priority"] = wanted.priority
+    else:
+        unset["priority"] = ""
+    return _unscheduled(_manage([holder], (JobStatus.PENDING,), {"$set": values, "$unset": unset}))
+
+
+def follow_up(holder: ObjectId, wanted: Job[Any]) -> Transition:
+    """It runs, and afterwards does what `wanted` would do; a later one takes the place of this."""
+    document = follow_up_document(FollowUp(wanted.data, wanted.next_run_at, wanted.priority))
+    return _unscheduled(_manage([holder], (JobStatus.PROCESSING,), {"$set": {"followUp": document}}))
+
+
+def keep(holder: ObjectId) -> Transition:
+    """It waits, and stays as it is. Whoever wants to claim it has to wait until the transaction of this write ends."""
+    return _unscheduled(_manage([holder], (JobStatus.PENDING,), {}))
+
+
+def _unscheduled(change: Transition) -> Transition:
+    return replace(change, filter={**change.filter, "repeatInterval": None})
 
 
 def delete(jobs: Sequence[ObjectId]) -> dict[str, Any]:

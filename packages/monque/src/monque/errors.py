@@ -14,7 +14,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── ConnectionError           the database cannot be reached or refuses to work
     ├── JobDocumentError          a stored document that is not a job
     ├── JobStateError             the job is in a state that does not allow this
-    ├── UniqueKeyConflictError    the job's unique key belongs to another one by now
+    ├── UniqueKeyConflictError    a unique key is taken by another job
     ├── ShutdownTimeoutError      handlers that were still running when time was up
     ├── AggregationTimeoutError   a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
@@ -221,19 +221,16 @@ class JobStateError(MonqueError):
 
 
 class UniqueKeyConflictError(MonqueError):
-    """The job cannot be pending again: another one with its name and unique key is pending or processing.
+    """A unique key is taken: a job with this name and key is pending or processing.
 
     Attributes:
-        job_id: The job's id.
-        job_name: Its name.
-        unique_key: Its unique key.
+        job_id: The id of the job that has the key; where one cannot be retried, of the job that cannot.
+        job_name: The name.
+        unique_key: The unique key.
     """
 
-    def __init__(self, job_id: object, job_name: str, unique_key: str) -> None:
-        super().__init__(
-            f"cannot retry job {job_id}: another {job_name!r} with the unique key {unique_key!r} is pending or "
-            "processing; wait for that one, or cancel it first"
-        )
+    def __init__(self, job_id: object, job_name: str, unique_key: str, problem: str) -> None:
+        super().__init__(f"the unique key {unique_key!r} of {job_name!r} is taken: {problem}")
         self.job_id = job_id
         self.job_name = job_name
         self.unique_key = unique_key
@@ -250,7 +247,7 @@ class ShutdownTimeoutError(MonqueError):
         named = ", ".join(f"{job.name} {job.id}" for job in incomplete_jobs[:5])
         more = f" and {len(incomplete_jobs) - 5} more" if len(incomplete_jobs) > 5 else ""
         super().__init__(
-            f"{len(incomplete_jobs)} job(s) still running {timeout:g} s after the stop began: {named}{more}; "
+            f"{len(incomplete_jobs)} job(s) still running {round(timeout, 1):g} s after the stop began: {named}{more}; "
             "they were cancelled and will run again. Raise shutdown_timeout if they need longer."
         )
         self.incomplete_jobs = tuple(incomplete_jobs)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003  NamedTuple reads its annotations
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from bson import ObjectId
 
-from monque.errors import JobDocumentError
+from monque import _scope
+from monque.errors import ConfigurationError, InvalidArgumentError, JobDocumentError, MonqueError
+from monque.options import Retry, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pymongo.asynchronous.client_session import AsyncClientSession
 
-__all__ = ["Job", "JobStatus"]
+__all__ = ["FollowUp", "Job", "JobFailure", "JobStatus", "LogLine", "Progress", "current_job"]
 
 T = TypeVar("T")
 
@@ -35,6 +41,74 @@ class JobStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """One failed run of a job.
+
+    Attributes:
+        at: When it failed.
+        attempt: Which attempt it was, from 1.
+        error: The exception's type and message.
+        traceback: Where it was raised, as text; the end of it, if it was long.
+    """
+
+    at: datetime
+    attempt: int
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job has come, as its handler said last.
+
+    Attributes:
+        fraction: Between 0 and 1.
+        message: What it said beside that.
+        at: When it said so.
+    """
+
+    fraction: float
+    message: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A log record that was made inside a handler and is kept with the job.
+
+    Attributes:
+        at: When it was made.
+        level: Its level's name, such as `"WARNING"`.
+        logger: The logger's name.
+        message: The message, with its arguments in place.
+    """
+
+    at: datetime
+    level: str
+    logger: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """What a job that is processing is to do once more, after its present run.
+
+    Attributes:
+        data: With what data.
+        next_run_at: When it is due.
+        priority: -10 … 10; the higher runs first.
+
+    Example:
+        >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
+        0
+    """
+
+    data: Any
+    next_run_at: datetime
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +137,14 @@ class Job(Generic[T]):
         heartbeat_interval: Milliseconds between renewals, while processing.
         priority: -10 … 10; the higher runs first.
         attempts: How often it was claimed, not counting claims given back without running.
+        timeout: How long a run may take, in seconds, where that was said for this job.
+        retry: The retry policy, where one was given for this job.
+        errors: The failures so far, the latest last; no more than five are kept.
+        progress_report: How far it has come, as its handler said last.
+        result: What the handler returned, if results are stored.
+        result_error: Why the result could not be stored.
+        logs: Log records of its runs, if they are kept; the latest last.
+        follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
     """
 
     id: ObjectId
@@ -84,11 +166,98 @@ class Job(Generic[T]):
     heartbeat_interval: int | None = None
     priority: int = 0
     attempts: int = 0
+    timeout: float | None = None
+    retry: Retry | None = None
+    errors: tuple[JobFailure, ...] = ()
+    progress_report: Progress | None = None
+    result: Any = None
+    result_error: str | None = None
+    logs: tuple[LogLine, ...] = ()
+    follow_up: FollowUp | None = None
 
     @property
     def is_recurring(self) -> bool:
         """Whether it comes from `schedule()` and runs again after each occurrence."""
         return self.repeat_interval is not None
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether its handler, at work, has been told to end: its time is up, it was cancelled, or the instance stops.
+
+        A handler in a thread cannot be ended from outside; one that takes long looks at this now and then.
+
+        Example:
+            >>> from monque import Monque
+            >>> monque = Monque()
+            >>> @monque.worker("import")
+            ... def import_rows(job: Job[list[int]]) -> None:
+            ...     for row in job.data:
+            ...         if job.should_stop:
+            ...             return
+        """
+        run = _scope.current()
+        return run is not None and run.should_stop
+
+    @property
+    def session(self) -> AsyncClientSession:
+        """The session of the transaction in which this run is settled; for workers with `transaction=True`.
+
+        Raises:
+            MonqueError: There is none.
+        """
+        run = _scope.current()
+        if run is None or run.session is None:
+            raise MonqueError("there is no transaction here: declare the worker with transaction=True")
+        session: AsyncClientSession = run.session
+        return session
+
+    def progress(self, fraction: float, message: str | None = None) -> None:
+        """Say how far the run has come; it can be read in `progress_report`, from anywhere, a moment later.
+
+        It costs little: of what is said in quick succession the latest is written. Outside of a run it does nothing,
+        so that a handler can be called like any other function.
+
+        Args:
+            fraction: Between 0 and 1.
+            message: Anything to be said beside that, up to 1,000 characters.
+
+        Raises:
+            InvalidArgumentError: `fraction` or `message` is nothing of the kind.
+
+        Example:
+            >>> from monque import Monque
+            >>> monque = Monque()
+            >>> @monque.worker("import")
+            ... async def import_rows(job: Job[list[int]]) -> None:
+            ...     for number, row in enumerate(job.data):
+            ...         job.progress(number / len(job.data), f"row {row}")
+        """
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            raise InvalidArgumentError("fraction", fraction, "a number between 0 and 1")
+        if message is not None and not isinstance(message, str):
+            raise InvalidArgumentError("message", message, "a text")
+        run = _scope.current()
+        if run is not None:
+            run.note(Progress(float(fraction), message, datetime.now(UTC)))
+
+
+def current_job() -> Job[Any]:
+    """The job whose handler this code is part of, in whatever thread or task of it.
+
+    Raises:
+        MonqueError: It is part of none.
+
+    Example:
+        >>> from monque import Monque
+        >>> monque = Monque()
+        >>> @monque.worker("greet")
+        ... async def greet(name: str) -> None:
+        ...     print("Hello", name, "from job", current_job().id)
+    """
+    run = _scope.current()
+    if run is None:
+        raise MonqueError("no job is running here: call it in a handler, or in what a handler calls")
+    return run.job
 
 
 # Beyond it, the doubles of other producers are no longer exact.
@@ -126,11 +295,64 @@ def _status(value: object) -> JobStatus:
     return status
 
 
+def _follow_up(value: object) -> FollowUp:
+    parts = cast("Mapping[str, object]", value) if isinstance(value, dict) else {}
+    due = parts.get("nextRunAt")
+    if not isinstance(due, datetime) or "data" not in parts:
+        raise TypeError("a document of data, nextRunAt and maybe priority")
+    return FollowUp(parts["data"], due, _count(parts.get("priority") or 0))
+
+
+def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
+    """Write a follow-up; the normal priority stays absent."""
+    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at}
+    return {**document, "priority": follow_up.priority} if follow_up.priority else document
+
+
 _STATUSES = {status.value: status for status in JobStatus}
 
 
 def _anything(value: object) -> object:
     return value
+
+
+def _milliseconds(value: object) -> float:
+    return _count(value) / 1000
+
+
+def _retry(value: object) -> Retry:
+    if isinstance(value, Mapping):
+        policy = cast("Mapping[str, Any]", value)
+        with suppress(KeyError, ConfigurationError):
+            return Retry(policy["maxRetries"], policy["base"], policy["cap"], policy["jitter"])
+    raise TypeError("a retry policy as Monque writes it")
+
+
+def _retry_document(retry: Retry) -> dict[str, Any]:
+    return {
+        "maxRetries": retry.max_retries,
+        "base": seconds(retry.base),
+        "cap": seconds(retry.cap),
+        "jitter": retry.jitter,
+    }
+
+
+def _each(kind: type[Any]) -> Callable[[object], object]:
+    """For lists of small documents, which are there for people to look at: what is none is passed over."""
+
+    def read(value: object) -> object:
+        parts = cast("list[object]", value) if isinstance(value, list) else []
+        return tuple(one for one in (_small(kind, part) for part in parts) if one is not None)
+
+    return read
+
+
+def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or None
+    names = [field.name for field in fields(kind)]
+    if not isinstance(value, Mapping) or not value.keys() >= set(names):
+        return None
+    document = cast("Mapping[str, Any]", value)
+    return kind(*(document[name] for name in names))
 
 
 class _Field(NamedTuple):
@@ -169,6 +391,14 @@ _FIELDS = {
     "heartbeatInterval": _Field("heartbeat_interval", int, _count),
     "priority": _Field("priority", int, _count),
     "attempts": _Field("attempts", int, _count),
+    "timeout": _Field("timeout", None, _milliseconds),
+    "retry": _Field("retry", None, _retry),
+    "errors": _Field("errors", None, _each(JobFailure)),
+    "progress": _Field("progress_report", None, lambda value: _small(Progress, value)),
+    "result": _Field("result", None, _anything),
+    "resultError": _Field("result_error", str, _text),
+    "logs": _Field("logs", None, _each(LogLine)),
+    "followUp": _Field("follow_up", None, _follow_up),
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
@@ -233,8 +463,20 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
+    if job.timeout is not None:
+        document["timeout"] = round(job.timeout * 1000)
+    if job.retry is not None:
+        document["retry"] = _retry_document(job.retry)
+    if job.follow_up is not None:
+        document["followUp"] = follow_up_document(job.follow_up)
     return document
 
 
 _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field.optional}
-_SOMETIMES = [(wire, field.attribute, _DEFAULTS[field.attribute]) for wire, field in _FIELDS.items() if field.optional]
+# What comes of runs is not among what is written for a new job.
+_OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
+_SOMETIMES = [
+    (wire, field.attribute, _DEFAULTS[field.attribute])
+    for wire, field in _FIELDS.items()
+    if field.optional and wire not in ("timeout", "retry", "followUp", *_OF_RUNS)
+]

@@ -5,18 +5,21 @@ Every length of time is a `timedelta` or a number of seconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from monque.errors import ConfigurationError
 
-__all__ = ["Concurrency", "Lease", "Options", "Polling", "Retry"]
+__all__ = ["Concurrency", "Lease", "Options", "Polling", "Retry", "Timeout"]
 
 Duration = timedelta | float
 
 # 1,000 years: whatever is added to a date of today gives a date.
 _LONGEST = 1000 * 366 * 86_400.0
+# For a handler that was told to end, in seconds.
+_GRACE = 5.0
 
 
 def seconds(duration: Duration) -> float:
@@ -88,19 +91,24 @@ class Retry:
         base: The unit of the formula.
         cap: The longest delay.
         jitter: The share of the delay, 0 … 1, by which it is randomly lengthened or shortened.
+        on: What exceptions of certain types mean instead of that: `Fail` and `Cancel`, or any function that makes an
+            outcome of the exception, or None for what it means usually. The most special type counts.
 
     Raises:
         ConfigurationError: A value makes no sense, or `cap` is shorter than `base`.
 
     Example:
+        >>> from monque import Fail, RetryIn
         >>> Retry(max_retries=3, base=0.5).max_retries
         3
+        >>> retry = Retry(on={ValueError: Fail, ConnectionResetError: lambda error: RetryIn(5)})
     """
 
     max_retries: int = 10
     base: Duration = timedelta(seconds=1)
     cap: Duration = timedelta(hours=24)
     jitter: float = 0
+    on: Mapping[type[BaseException], Callable[[Any], object]] = field(default_factory=dict[Any, Any])
 
     def __post_init__(self) -> None:
         check_count("retry.max_retries", self.max_retries)
@@ -111,6 +119,46 @@ class Retry:
         share = self.jitter
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise ConfigurationError("retry.jitter", share, "a share between 0 and 1")
+        _check_type("retry.on", self.on, Mapping)
+        for kind, meaning in self.on.items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigurationError("retry.on", kind, "types of exceptions as keys")
+            if not callable(meaning):
+                raise ConfigurationError("retry.on", meaning, "what makes an outcome of the exception, such as Fail")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long a run may take.
+
+    Attributes:
+        soft: After it the handler is told to end: an async one is cancelled, one in a process gets a `JobTimeoutError`
+            raised inside it, one in a thread sees `job.should_stop`.
+        hard: After it nobody waits for the handler any longer, and a process is killed. It counts from the beginning
+            of the run; None is five seconds after `soft`.
+
+    Raises:
+        ConfigurationError: A value is no length of time, or `hard` is shorter than `soft`.
+
+    Example:
+        >>> Timeout(30).hard_after
+        35.0
+    """
+
+    soft: Duration
+    hard: Duration | None = None
+
+    def __post_init__(self) -> None:
+        _check_duration("timeout.soft", self.soft)
+        if self.hard is not None:
+            _check_duration("timeout.hard", self.hard)
+            if seconds(self.hard) < seconds(self.soft):
+                raise ConfigurationError("timeout.hard", self.hard, f"no less than timeout.soft ({self.soft!r})")
+
+    @property
+    def hard_after(self) -> float:
+        """Seconds from the beginning of the run until nobody waits for the handler any longer."""
+        return seconds(self.soft) + _GRACE if self.hard is None else seconds(self.hard)
 
 
 @dataclass(frozen=True, slots=True)

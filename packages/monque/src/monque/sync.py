@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from monque import _monque
-from monque._bulk import Item, check_jobs
+from monque._bulk import Batch, Item, check_jobs
 from monque._intake import NewJob, request_of
 from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
 
     from monque._connection import SyncSource
+    from monque._intake import OnConflict
     from monque._producer import Producer
     from monque.events import Subscribe
     from monque.job import Job
@@ -126,14 +127,17 @@ class Monque(Face[_monque.Monque]):
         delay: Duration | None = None,
         unique_key: str | None = None,
         priority: int | None = None,
+        on_conflict: OnConflict = "return",
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
 
         A session is one of the client given as `source`: in its transaction, the job is stored through that client.
+        Beside a session, `on_conflict` can only be `"return"`.
 
         Raises:
             InvalidArgumentError: An argument makes no sense; nothing was written.
+            UniqueKeyConflictError: As for `monque.Monque.enqueue`.
             ConnectionError: The database did not confirm the write.
 
         Example:
@@ -142,11 +146,21 @@ class Monque(Face[_monque.Monque]):
             ...     print(job.data)
             {'to': 'a@b.c'}
         """
-        request = request_of(name, data, run_at=run_at, delay=delay, unique_key=unique_key, priority=priority)
+        request = request_of(
+            name,
+            data,
+            run_at=run_at,
+            delay=delay,
+            unique_key=unique_key,
+            priority=priority,
+            on_conflict=on_conflict,
+        )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
         self._check_session(session)
-        return self._store([self._producer().make(request)], session)[0]
+        batch = Batch()
+        batch.add(request, self._producer().make(request))
+        return self._store(batch, session)[0]
 
     now = blocking(_monque.Monque.now)
 
@@ -226,10 +240,14 @@ class Monque(Face[_monque.Monque]):
     def _producer(self) -> Producer:
         return self._link.call(Inner.producer)
 
-    def _store(self, jobs: list[Job[Any]], session: ClientSession | None) -> list[Job[Any]]:
+    def _store(self, batch: Batch, session: ClientSession | None) -> list[Job[Any]]:
         if session is None or self._own_jobs is None:
-            return self._link.call(lambda inner: inner.store(jobs))
-        return insert_in(self._own_jobs, session, jobs)
+            return self._link.call(lambda inner: inner.store(batch))
+        for on_conflict in batch.contending.values():
+            raise InvalidArgumentError(
+                "on_conflict", on_conflict, "'return' beside a session of the synchronous driver"
+            )
+        return insert_in(self._own_jobs, session, batch.jobs)
 
     def _check_session(self, session: object) -> None:
         if session is None:
@@ -253,8 +271,11 @@ class Monque(Face[_monque.Monque]):
 
     start = blocking(_monque.Monque.start)
 
-    def stop(self) -> None:
+    def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
+
+        Args:
+            hurry: Whether running handlers are cancelled at once. Their jobs go back, no attempt spent.
 
         Raises:
             BlockingCallError: Called on a running event loop.
@@ -262,7 +283,7 @@ class Monque(Face[_monque.Monque]):
         refuse_to_block()
         portal = self._link.here()
         if portal is not None:
-            portal.call(self._link.inner.stop())
+            portal.call(self._link.inner.stop(hurry=hurry))
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, then stop. A second signal cancels the running handlers.

@@ -16,6 +16,7 @@ from monque import (
     Monque,
     NewJob,
     PayloadTooLargeError,
+    UniqueKeyConflictError,
 )
 from monque._bulk import LARGEST_BATCH_BYTES
 
@@ -226,6 +227,20 @@ async def test_a_unique_key_holds_within_and_across_batches(bench: Bench) -> Non
         assert bench.count() == 3
 
 
+async def test_what_becomes_of_holders_of_keys_is_said_job_by_job(bench: Bench) -> None:
+    async with bench.monque() as monque:
+        await monque.enqueue("work", 0, unique_key="k")
+        jobs = await monque.enqueue_many(
+            NewJob(name="work", data=number, unique_key="k", on_conflict="replace" if number == 1001 else "return")
+            for number in range(1, 1003)
+        )
+        assert [job.data for job in jobs] == [0] * 1000 + [1001, 0]
+        assert [row["data"] for row in bench.jobs.find()] == [1001]
+        with pytest.raises(UniqueKeyConflictError) as caught:
+            await monque.enqueue_many(iter([NewJob(name="work", unique_key="k", on_conflict="raise")]))
+        assert caught.value.__notes__ == ["0 jobs of the batches before are stored"]
+
+
 async def test_streams_are_part_of_a_transaction(bench: Bench) -> None:
     async with AsyncMongoClient[Any](bench.uri) as client, Monque(client) as monque, client.start_session() as session:
         async with await session.start_transaction():
@@ -252,7 +267,7 @@ async def test_a_new_job_can_be_enqueued_as_it_is(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"data": {}}, {"run_at": "now"}, {"delay": 0}, {"unique_key": "k"}, {"priority": 0}],
+    [{"data": {}}, {"run_at": "now"}, {"delay": 0}, {"unique_key": "k"}, {"priority": 0}, {"on_conflict": "raise"}],
     ids=lambda more: next(iter(more)),
 )
 async def test_nothing_may_be_said_beside_a_new_job(bench: Bench, more: dict[str, Any]) -> None:

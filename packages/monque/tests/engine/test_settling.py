@@ -224,3 +224,23 @@ async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog:
 def _jobs_in_memory(name: str) -> int:
     gc.collect()
     return sum(type(it) is Job and it.name == name for it in gc.get_objects())
+
+
+@pytest.mark.parametrize("field", ["repeatInterval", "followUp"])
+async def test_a_job_that_becomes_unreadable_while_it_runs_does_not_keep_others_from_being_settled(
+    field: str, bench: Bench
+) -> None:
+    monque = bench.monque()
+    record, runs = Record(monque), Gate()
+    monque.worker("slow", runs)
+    async with working(monque):
+        jobs = await monque.enqueue_many([("slow", None)] * 3)
+        await runs.reached(3)
+        bench.jobs.update_one({"_id": jobs[0].id}, {"$set": {field: 5}})
+        runs.open()
+        await eventually(lambda: len(record.of(JobCompleteEvent)) == 2)
+        (failure,) = await eventually(record.has(JobErrorEvent))
+        assert (failure.error.field, failure.job.id) == (field, jobs[0].id)
+        # Its lease is not renewed any more, so that it is recovered some day, and fails then with that reason.
+        assert not monque._connection().engine._held  # type: ignore[union-attr]
+    assert bench.statuses() == {"completed": 2, "processing": 1}

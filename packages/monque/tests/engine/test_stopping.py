@@ -78,6 +78,25 @@ async def test_what_takes_longer_than_the_shutdown_timeout_is_cancelled_and_spen
     assert [late.id for late in runs.cancelled] == [job.id]
 
 
+async def test_a_stop_in_a_hurry_does_not_wait_even_for_what_a_stop_is_waiting_for(bench: Bench) -> None:
+    monque = bench.monque()
+    record, runs = Record(monque), Gate()
+    monque.worker("greet", runs)
+    job = bench.insert("greet")
+    async with working(monque):
+        await runs.reached(1)
+        stopping = asyncio.ensure_future(monque.stop())
+        assert monque._connected is not None
+        engine = monque._connected.engine
+        await eventually(lambda: engine is not None and engine.is_stopping)
+        await monque.stop(hurry=True)
+        await stopping
+    released = bench.find(job)
+    assert (released["status"], released["attempts"], released["failCount"]) == ("pending", 0, 0)
+    (error,) = record.of(JobErrorEvent)
+    assert isinstance(error.error, ShutdownTimeoutError)
+
+
 async def test_a_handler_that_finishes_although_cancelled_counts_as_completed(bench: Bench) -> None:
     monque = bench.monque(shutdown_timeout=0)
 

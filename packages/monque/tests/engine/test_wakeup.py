@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from monque import (
     ChangeStreamConnectedEvent,
@@ -19,13 +19,14 @@ from monque import (
     Polling,
 )
 from monque import _wakeup as wakeup_module
-from monque._wakeup import _next
+from monque._store.flow import Flow, job_collection
+from monque._wakeup import Broken, Connected, Hint, _next
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .support import Bench, Lab
 
@@ -300,12 +301,12 @@ async def test_a_busy_instance_reads_no_hints_and_hears_of_jobs_again_when_it_is
     bench: Bench, monkeypatch: pytest.MonkeyPatch, catch_up: float
 ) -> None:
     monkeypatch.setattr(wakeup_module, "_CATCH_UP", catch_up)
-    read = 0
+    hints = 0
 
     async def next_hint(stream: Any) -> Any:
-        nonlocal read
+        nonlocal hints
         hint = await _next(stream)
-        read += 1
+        hints += hint is not None
         return hint
 
     monkeypatch.setattr(wakeup_module, "_next", next_hint)
@@ -318,10 +319,14 @@ async def test_a_busy_instance_reads_no_hints_and_hears_of_jobs_again_when_it_is
         for _ in range(2):
             await producer.enqueue("greet")
         await runs.reached(1)
-        await eventually(lambda: read == 2)
+        assert monque._connected is not None
+        assert monque._connected.engine is not None
+        wanted = monque._connected.engine._wakeup._wanted
+        await eventually(lambda: not wanted.is_set())
         for _ in range(20):
             await producer.enqueue("greet")
-        assert read <= 3
+        # The read that was under way ends with the first of them.
+        assert hints <= 3
         runs.open()
         await eventually(lambda: bench.statuses() == {"completed": 22})
         await producer.enqueue("greet")
@@ -329,25 +334,38 @@ async def test_a_busy_instance_reads_no_hints_and_hears_of_jobs_again_when_it_is
     assert len(record.of(ChangeStreamConnectedEvent)) == 1
 
 
+class Unlucky:
+    """The real flow, which fails to open a stream each time it is told to."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self.fails = False
+
+    async def watch(self, names: Sequence[str], *, max_await: float) -> Any:
+        if self.fails:
+            self.fails = False
+            raise OperationFailure("not this time")
+        return await self._flow.watch(names, max_await=max_await)
+
+
 async def test_a_stream_that_cannot_be_opened_after_busy_times_is_announced_when_it_can(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    monque_database: Any, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wakeup_module, "_CATCH_UP", 0)
-    monque = lab.monque(polling=NO_POLLS)
-    record, runs = Record(monque), Gate()
-    monque.worker("greet", runs, concurrency=1)
-    async with working(monque):
-        await eventually(record.has(ChangeStreamConnectedEvent))
-        assert monque._connected is not None
-        assert monque._connected.engine is not None
-        # One hint more ends the read that is under way.
-        monque._connected.engine._wakeup.want(False)
-        lab.insert("greet")
-        with lab.failing("aggregate", errorCode=40573):
-            await runs.reached(1)
-            runs.open()
-            await eventually(record.has(ChangeStreamFallbackEvent))
-        await eventually(lambda: len(record.of(ChangeStreamConnectedEvent)) == 2, timeout=30)
+    unlucky, wanted = Unlucky(Flow(job_collection(database, "monque_jobs"))), asyncio.Event()
+    wanted.set()
+    news = wakeup_module.watch(cast("Flow", unlucky), lambda: ["greet"], wanted, first_pause=0)
+    assert await anext(news) == Connected(again=False)
+    monque_database.monque_jobs.insert_one({"name": "greet", "status": "pending"})
+    assert isinstance(await anext(news), Hint)
+    wanted.clear()
+    unlucky.fails = True
+    following = asyncio.ensure_future(anext(news))
+    await asyncio.sleep(0)  # it finds that no hints are wanted, and waits
+    wanted.set()
+    assert isinstance(await following, Broken)
+    assert await anext(news) == Connected(again=False)
+    await news.aclose()
 
 
 # --- a reckoning of the server's time that is wrong -----------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monque.errors import JobDocumentError
-from monque.job import Job, JobStatus, from_document, to_document
+from monque.job import FollowUp, Job, JobStatus, from_document, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ FULL: Job[dict[str, Any]] = Job(
     heartbeat_interval=10_000,
     priority=-3,
     attempts=3,
+    follow_up=FollowUp({"kind": "weekly"}, DATE + timedelta(days=2), 4),
 )
 FULL_DOCUMENT: dict[str, Any] = {
     "_id": ID,
@@ -65,6 +66,7 @@ FULL_DOCUMENT: dict[str, Any] = {
     "heartbeatInterval": 10_000,
     "priority": -3,
     "attempts": 3,
+    "followUp": {"data": {"kind": "weekly"}, "nextRunAt": DATE + timedelta(days=2), "priority": 4},
 }
 REQUIRED = ["_id", "name", "data", "status", "nextRunAt", "failCount", "createdAt", "updatedAt"]
 OPTIONAL = [field for field in FULL_DOCUMENT if field not in REQUIRED]
@@ -119,6 +121,7 @@ _jobs: st.SearchStrategy[Job[Any]] = st.builds(
     heartbeat_interval=st.none() | _counts,
     priority=st.integers(-10, 10),
     attempts=_counts,
+    follow_up=st.none() | st.builds(FollowUp, _data, _dates, st.integers(-10, 10)),
 )
 
 
@@ -138,6 +141,8 @@ def test_what_is_unset_is_absent_and_never_null(job: Job[Any]) -> None:
 def test_the_normal_priority_and_no_attempts_are_absent() -> None:
     document = to_document(dataclasses.replace(FULL, priority=0, attempts=0))
     assert {"priority", "attempts"}.isdisjoint(document)
+    document = to_document(dataclasses.replace(FULL, follow_up=FollowUp(None, DATE)))
+    assert document["followUp"] == {"data": None, "nextRunAt": DATE}
 
 
 def test_a_zero_elsewhere_is_written() -> None:
@@ -193,6 +198,11 @@ FOREIGN: list[tuple[str, str, Any]] = [
         for field in COUNTS
         for value in (True, "1", 1.5, float("nan"), float("inf"), Decimal128("1"), [1])
     ),
+    *(
+        ("followUp", "a document of data, nextRunAt and maybe priority", value)
+        for value in listed(1, [], {}, {"data": 1}, {"nextRunAt": DATE}, {"data": 1, "nextRunAt": DatetimeMS(2**53)})
+    ),
+    ("followUp", "a whole number", {"data": 1, "nextRunAt": DATE, "priority": "high"}),
 ]
 
 

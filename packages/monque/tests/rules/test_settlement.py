@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monque import ConfigurationError, JobDocumentError, Retry
 from monque import _transitions as transitions
 from monque._settlement import Finished, finish, plan
-from monque.job import from_document, to_document
+from monque.job import FollowUp, from_document, to_document
 from monque.outcome import COMPLETED, RELEASED, Failed, Outcome
 
 if TYPE_CHECKING:
@@ -125,6 +125,34 @@ def test_every_run_is_written_once_and_under_its_own_token(
     changes: list[Transition] = plan(finished, now=NOW)
     written = [(job, change.filter["claimToken"]) for change in changes for job in change.jobs]
     assert sorted(written) == sorted((run.job.id, run.token) for run in finished)
+
+
+@pytest.mark.parametrize("expression", [None, "0 9 * * *", "nonsense"])
+@pytest.mark.parametrize(
+    ("outcome", "fail_count", "change"),
+    [
+        (COMPLETED, 0, lambda job: transitions.follow(job, "T")),
+        (FAILED, 2, lambda job: transitions.follow(job, "T", reason="ValueError: no")),
+        (Failed(ValueError("no"), final=True), 0, lambda job: transitions.follow(job, "T", reason="ValueError: no")),
+        (RELEASED, 0, lambda job: transitions.release([job], "T")),
+    ],
+    ids=["completed", "last failure", "final failure", "released"],
+)
+def test_a_follow_up_takes_over_when_a_run_is_over(
+    outcome: Outcome, fail_count: int, change: Any, expression: str | None, make_job: Callable[..., Job[Any]]
+) -> None:
+    job = make_job(fail_count=fail_count, follow_up=FollowUp({}, NOW), repeat_interval=expression)
+    finished = finish(Finished(job, "T", outcome), retry=Retry(max_retries=3), now=NOW)
+    assert finished.next_run_at == (None if outcome is RELEASED else NOW)
+    assert plan([finished], now=NOW) == [change(job.id)]
+
+
+def test_a_follow_up_waits_until_there_are_no_retries_left(make_job: Callable[..., Job[Any]]) -> None:
+    job = make_job(follow_up=FollowUp({}, NOW))
+    finished = finish(Finished(job, "T", FAILED), retry=Retry(max_retries=3), now=NOW)
+    (change,) = plan([finished], now=NOW)
+    retry_at = NOW + timedelta(seconds=2)
+    assert change == transitions.retry(job.id, "T", fail_count=1, reason="ValueError: no", next_run_at=retry_at)
 
 
 def test_an_error_without_words_is_written_as_a_reason_too(make_job: Callable[..., Job[Any]]) -> None:

@@ -10,7 +10,7 @@ from bson import ObjectId
 
 from monque import Job, JobStatus
 from monque import _transitions as transitions
-from monque.job import to_document
+from monque.job import FollowUp, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,16 @@ STALE = {
 }
 # Where what becomes of the job follows from its schedule.
 UNSCHEDULED = {"repeatInterval": ABSENT, "timezone": ABSENT}
+FOLLOWED = {"$expr": transitions.IS_FOLLOWED}
+UNFOLLOWED = {"$expr": {"$not": [transitions.IS_FOLLOWED]}}
+TAKEN_OVER = {
+    "status": "pending",
+    "data": "$followUp.data",
+    "nextRunAt": "$followUp.nextRunAt",
+    "priority": "$followUp.priority",
+    "failCount": 0,
+    "updatedAt": "$$NOW",
+}
 EDGES = {
     "repeat": (
         transitions.repeat(RECURRING, "T", next_run_at=LATER),
@@ -74,31 +84,86 @@ EDGES = {
     ),
     "recover for good": (
         transitions.recover(SEEN, failed_because="gone"),
-        STALE | UNSCHEDULED,
+        STALE | UNSCHEDULED | UNFOLLOWED,
         {"$set": {"status": "failed", "failReason": "gone"}, "$unset": CLAIM, "$currentDate": TOUCHED},
     ),
     "recover_recurring": (
         transitions.recover_recurring(SEEN, next_run_at=LATER, failed_because="gone"),
-        STALE | UNSCHEDULED,
+        STALE | UNSCHEDULED | UNFOLLOWED,
         {
             "$set": {"status": "pending", "failReason": "gone", "nextRunAt": LATER, "failCount": 0},
             "$unset": CLAIM | {"attempts": ""},
             "$currentDate": TOUCHED,
         },
     ),
+    "recover_followed": (
+        transitions.recover_followed(SEEN, failed_because="gone"),
+        STALE | FOLLOWED,
+        [
+            {"$set": {**TAKEN_OVER, "failReason": {"$literal": "gone"}}},
+            {"$unset": ["followUp", "attempts", *CLAIM]},
+        ],
+    ),
     "cancel": (
         transitions.cancel([A, B]),
         {"_id": {"$in": [A, B]}, "status": {"$in": ["pending", "processing"]}},
-        {"$set": {"status": "cancelled"}, "$unset": CLAIM, "$currentDate": TOUCHED},
+        {"$set": {"status": "cancelled"}, "$unset": CLAIM | {"followUp": ""}, "$currentDate": TOUCHED},
     ),
     "revive": (
         transitions.revive([A], now=LATER),
         {"_id": A, "status": {"$in": ["failed", "cancelled"]}},
         {
             "$set": {"status": "pending", "failCount": 0, "nextRunAt": LATER},
-            "$unset": CLAIM | {"failReason": "", "attempts": ""},
+            "$unset": CLAIM | {"failReason": "", "attempts": "", "followUp": ""},
             "$currentDate": TOUCHED,
         },
+    ),
+    "supersede": (
+        transitions.supersede(A, replace(RECURRING, priority=3)),
+        {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
+        {
+            "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0, "priority": 3},
+            "$unset": {"attempts": "", "failReason": "", "followUp": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "supersede with the normal priority": (
+        transitions.supersede(A, RECURRING),
+        {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
+        {
+            "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0},
+            "$unset": {"attempts": "", "failReason": "", "followUp": "", "priority": ""},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "follow_up": (
+        transitions.follow_up(A, replace(RECURRING, priority=-3)),
+        {"_id": A, "status": {"$in": ["processing"]}, "repeatInterval": None},
+        {
+            "$set": {"followUp": {"data": {"new": True}, "nextRunAt": LATER, "priority": -3}},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "keep": (
+        transitions.keep(A),
+        {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
+        {"$currentDate": TOUCHED},
+    ),
+    "follow": (
+        transitions.follow(A, "T"),
+        {"_id": A, "status": "processing", "claimToken": "T", **FOLLOWED},
+        [
+            {"$set": {"settledBy": "T", **TAKEN_OVER}},
+            {"$unset": ["followUp", "attempts", *CLAIM, "failReason"]},
+        ],
+    ),
+    "follow after a failure": (
+        transitions.follow(A, "T", reason="$no"),
+        {"_id": A, "status": "processing", "claimToken": "T", **FOLLOWED},
+        [
+            {"$set": {"settledBy": "T", **TAKEN_OVER, "failReason": {"$literal": "$no"}}},
+            {"$unset": ["followUp", "attempts", *CLAIM]},
+        ],
     ),
     "reschedule": (
         transitions.reschedule([A], run_at=LATER),
@@ -116,7 +181,7 @@ EDGES = {
     ),
     "complete one": (
         transitions.complete([A], "T", now=NOW),
-        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None, "followUp": None},
         {
             "$set": {"status": "completed", "settledBy": "T", "updatedAt": NOW},
             "$unset": CLAIM | {"failReason": ""},
@@ -124,7 +189,7 @@ EDGES = {
     ),
     "complete several": (
         transitions.complete([A, B], "T", now=NOW),
-        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T", "repeatInterval": None},
+        {"_id": {"$in": [A, B]}, "status": "processing", "claimToken": "T", "repeatInterval": None, "followUp": None},
         {
             "$set": {"status": "completed", "settledBy": "T", "updatedAt": NOW},
             "$unset": CLAIM | {"failReason": ""},
@@ -147,7 +212,7 @@ EDGES = {
     ),
     "fail": (
         transitions.fail(A, "T", fail_count=10, reason="no"),
-        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None},
+        {"_id": A, "status": "processing", "claimToken": "T", "repeatInterval": None, "followUp": None},
         {
             "$set": {"status": "failed", "settledBy": "T", "failCount": 10, "failReason": "no"},
             "$unset": CLAIM,
@@ -211,8 +276,8 @@ def test_the_table_has_every_edge() -> None:
         for name, value in vars(transitions).items()
         if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
     }
-    assert made - {"_settle", "_manage"} == {name.split()[0] for name in EDGES}
-    documented = set((transitions.__doc__ or "").split()) | {"recover_recurring"}
+    assert made - {"_settle", "_manage", "_unscheduled"} == {name.split()[0] for name in EDGES}
+    documented = set((transitions.__doc__ or "").split()) | {"recover_recurring", "recover_followed"}
     assert {name.split()[0] for name in EDGES} <= documented
 
 
@@ -222,7 +287,7 @@ def test_a_new_schedule_moves_a_job_only_while_it_waits(timezone: str | None, ex
     wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, next_run_at=LATER)
     waiting, running = transitions.redefine(RECURRING, wanted)
     values = {"repeatInterval": expression, "data": {"new": False}, **({"timezone": timezone} if timezone else {})}
-    unset = {} if timezone else {"$unset": {"timezone": ""}}
+    unset = {"$unset": {"followUp": ""} | ({} if timezone else {"timezone": ""})}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
     assert waiting.update == {"$set": {**values, **moved}, **unset, "$currentDate": TOUCHED}
@@ -244,7 +309,7 @@ CLAIMED = {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInt
 
 # For each edge: the way it is made for some jobs and a token, the only status it leaves, the one it leads to, and
 # what it does to failCount and attempts (of a job that has 2 and 3).
-WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tuple[int, int]]] = {
+WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tuple[int, int | None]]] = {
     "claim": (
         lambda jobs, token: transitions.claim(jobs, token=token, instance="I", heartbeat_interval=10),
         "pending",
@@ -270,6 +335,13 @@ WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tup
         (3, 3),
     ),
     "release": (transitions.release, "processing", "pending", (2, 2)),
+    "follow": (lambda jobs, token: transitions.follow(jobs[0], token), "processing", "pending", (0, None)),
+    "follow after a failure": (
+        lambda jobs, token: transitions.follow(jobs[0], token, reason="no"),
+        "processing",
+        "pending",
+        (0, None),
+    ),
     "reject": (
         lambda jobs, token: transitions.reject(jobs[0], token, reason="no job"),
         "processing",
@@ -306,7 +378,8 @@ def test_an_edge_leaves_one_status_only_and_only_under_its_own_claim(
     make, source, target, (fail_count, attempts) = WAYS[edge]
     jobs = monque_database["jobs"]
     for status, token in itertools.product(JobStatus, ["own", "foreign"]):
-        before = stored_job(make_job, status)
+        followed = edge.startswith("follow")
+        before = stored_job(make_job, status, follow_up=FollowUp({"next": 1}, FUTURE) if followed else None)
         jobs.insert_one(before)
         transition = make([before["_id"]], token)
         jobs.update_one(transition.filter, transition.update)
@@ -318,7 +391,7 @@ def test_an_edge_leaves_one_status_only_and_only_under_its_own_claim(
             continue
         assert after is not None
         assert after["status"] == target
-        assert (after["failCount"], after["attempts"]) == (fail_count, attempts)
+        assert (after["failCount"], after.get("attempts")) == (fail_count, attempts)
         assert after["updatedAt"] > PAST
         assert CLAIMED & set(after) == (CLAIMED if target == "processing" else set())
         assert after.get("settledBy") == (None if edge == "claim" else token)
@@ -365,6 +438,47 @@ def test_a_success_forgets_the_last_failure_and_a_release_does_not(
     for transition in (transitions.complete([done["_id"]], "own", now=NOW), transitions.release([back["_id"]], "own")):
         jobs.update_many(transition.filter, transition.update)
     assert {job["_id"]: job.get("failReason") for job in jobs.find()} == {done["_id"]: None, back["_id"]: "last time"}
+
+
+@pytest.mark.parametrize("reason", [None, "$data"])
+@pytest.mark.parametrize("priority", [0, 3])
+def test_a_follow_up_takes_over_with_a_clean_slate(
+    reason: str | None, priority: int, make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    jobs = monque_database["jobs"]
+    # Text that would be an expression, were it not taken as it is.
+    data = {"$x": {"$literal": "$status"}, "list": ["$name", None], "none": None}
+    follow_up = FollowUp(data, FUTURE, priority)
+    before = stored_job(make_job, JobStatus.PROCESSING, follow_up=follow_up, priority=-5, unique_key="k")
+    jobs.insert_one(before)
+    change = transitions.follow(before["_id"], "own", reason=reason)
+    assert jobs.update_one(change.filter, change.update).modified_count == 1
+    after = jobs.find_one({"_id": before["_id"]})
+    assert after is not None
+    kept = {name: before[name] for name in ("_id", "name", "createdAt", "uniqueKey")}
+    assert after == kept | {
+        "status": "pending",
+        "data": data,
+        "nextRunAt": FUTURE,
+        "failCount": 0,
+        "settledBy": "own",
+        "updatedAt": after["updatedAt"],
+        **({"priority": priority} if priority else {}),
+        **({"failReason": reason} if reason else {}),
+    }
+
+
+@pytest.mark.parametrize("junk", [None, 1, "x", {}, {"nextRunAt": "x"}, [{"nextRunAt": PAST}]], ids=repr)
+def test_what_is_no_follow_up_does_not_take_over_and_does_not_hold_up_a_recovery(
+    junk: object, make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
+) -> None:
+    jobs = monque_database["jobs"]
+    before = stored_job(make_job, JobStatus.PROCESSING) | {"followUp": junk}
+    jobs.insert_one(before)
+    for change in (transitions.follow(before["_id"], "own"), transitions.recover_followed(before, failed_because="x")):
+        assert jobs.update_one(change.filter, change.update).matched_count == 0
+    change = transitions.recover(before, failed_because="x")
+    assert jobs.update_one(change.filter, change.update).matched_count == 1
 
 
 def test_several_jobs_settle_together_without_those_the_claim_has_lost(

@@ -118,6 +118,7 @@ async def test_the_leases_renewed_longest_ago_are_found(flow: Flow, raw: Collect
         "lastHeartbeat",
         "heartbeatInterval",
         "attempts",
+        "isFollowed",
     }
     assert survey.leases[0].keys() == fields
 

@@ -29,6 +29,7 @@ from monque import (
     NewJob,
     Options,
     PayloadTooLargeError,
+    UniqueKeyConflictError,
     _monque,
 )
 from monque.sync import Jobs, Monque
@@ -79,6 +80,10 @@ def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Databas
     assert [monque.jobs.get(job.id) for job in jobs] == jobs
     assert monque_database["monque_jobs"].count_documents({}) == 8
     assert monque.enqueue("a", unique_key="k") == jobs[0]
+    assert monque.enqueue("a", 2, unique_key="k", on_conflict="replace").data == 2
+    assert monque.enqueue_many([NewJob(name="a", data=3, unique_key="k", on_conflict="replace")])[0].data == 3
+    with pytest.raises(UniqueKeyConflictError):
+        monque.enqueue("a", unique_key="k", on_conflict="raise")
 
 
 def test_a_stream_gives_back_what_is_stored(monque: Monque, monque_database: Database[Data]) -> None:
@@ -116,7 +121,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], type[MonqueError], str]] = {
     "generator": (
         lambda monque: monque.enqueue_many(iter(["b"])),
         InvalidArgumentError,
-        r"^jobs\[0\]: .*0 jobs before",
+        r"^jobs\[0\]: .*0 jobs",
     ),
     "None": (lambda monque: monque.enqueue_many(None), InvalidArgumentError, "jobs: expected a list"),
     "async": (lambda monque: monque.enqueue_many(items()), InvalidArgumentError, "jobs: expected a list"),

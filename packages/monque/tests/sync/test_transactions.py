@@ -137,6 +137,17 @@ def test_what_is_wrong_is_told_before_anything_is_written(
     assert [row["name"] for row in stored.find()] == ["c"]
 
 
+def test_what_becomes_of_the_holder_of_a_key_cannot_be_said_beside_a_session(
+    monque: Monque, session: ClientSession, stored: Collection[Data]
+) -> None:
+    job = NewJob(name="work", unique_key="k", on_conflict="replace")
+    with pytest.raises(InvalidArgumentError, match="on_conflict: expected 'return' beside a session"):
+        monque.enqueue(job, session=session)
+    with pytest.raises(InvalidArgumentError, match="on_conflict: expected 'return' beside a session"):
+        monque.enqueue_many([job], session=session)
+    assert stored.count_documents({}) == 0
+
+
 async def test_on_an_event_loop_it_is_refused(monque_uri: str) -> None:
     with (
         MongoClient[Data](monque_uri) as client,

@@ -60,6 +60,7 @@ _LEASE_FIELDS: Document = {
         ),
         1,
     ),
+    "isFollowed": transitions.IS_FOLLOWED,
 }
 
 
@@ -180,7 +181,11 @@ class Flow:
 
     async def redefine(self, holder: Job[Any], wanted: Job[Any], session: AsyncClientSession | None) -> Job[Any] | None:
         """Give a recurring job another schedule or other data; None if it ended meanwhile."""
-        for change in transitions.redefine(holder, wanted):
+        return await self.change(transitions.redefine(holder, wanted), session)
+
+    async def change(self, changes: Sequence[Transition], session: AsyncClientSession | None) -> Job[Any] | None:
+        """Make the first of these that the job is in a state for, and return it as it is then; None if it fits none."""
+        for change in changes:
             document = await self._jobs.find_one_and_update(
                 change.filter, change.update, return_document=ReturnDocument.AFTER, session=session
             )

@@ -427,4 +427,5 @@ def _refusal(row: Document, failure: Document) -> MonqueError:
 
 
 def _conflict(job_id: ObjectId, key: Mapping[str, Any]) -> UniqueKeyConflictError:
-    return UniqueKeyConflictError(job_id, str(key.get("name")), str(key.get("uniqueKey")))
+    problem = f"cannot retry job {job_id} while another one has it; wait for that one, or cancel it first"
+    return UniqueKeyConflictError(job_id, str(key.get("name")), str(key.get("uniqueKey")), problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from monque.cli._analysis import analyse
 from monque.cli._paths import from_stored
@@ -25,23 +25,9 @@ class Analyst:
 
     def __init__(self, results: AsyncCollection[dict[str, Any]]) -> None:
         self._results = results
-        self._running: set[asyncio.Task[Any]] = set()
 
     async def handle(self, job: Job[dict[str, Any]]) -> None:
         """Analyse the file of `job` and store the result."""
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._running.add(task)
-        try:
-            await self._analyse(job)
-        finally:
-            self._running.discard(task)
-
-    def cut_short(self) -> None:
-        """Cancel what is running; those jobs go back as if they had not been claimed."""
-        for task in self._running:
-            task.cancel()
-
-    async def _analyse(self, job: Job[dict[str, Any]]) -> None:
         began = time.perf_counter()
         found = await asyncio.to_thread(analyse, from_stored(job.data["path"]))
         ms = round((time.perf_counter() - began) * 1000, 3)

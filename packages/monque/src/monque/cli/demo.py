@@ -105,13 +105,12 @@ async def _run(files: Files, screen: Screen, *, concurrency: int, uri: str | Non
 async def _work(files: Files, screen: Screen, place: Place, concurrency: int) -> Interruption:
     """Enqueue and run all jobs, or as many as there is time for before a signal."""
     monque = Monque(place.database, _options(place.collection, concurrency))
-    analyst = Analyst(place.results)
-    monque.worker(_WORKER, analyst.handle)
+    monque.worker(_WORKER, Analyst(place.results).handle)
     news = asyncio.Event()
     progress = Progress(len(files.paths), label=lambda job: shown(job.data["path"], files.root), on_end=news.set)
     progress.follow(monque)
     monque.on("job:error", lambda event: screen.warn(f"{type(event.error).__name__}: {event.error}"))
-    with _interruption(screen, analyst, news) as interruption:
+    with _interruption(screen, monque, news) as interruption:
         async with monque:
             with screen.showing(progress):
                 await monque.start()
@@ -130,14 +129,16 @@ def _options(collection: str, concurrency: int) -> Options:
     )
 
 
-def _interruption(screen: Screen, analyst: Analyst, news: asyncio.Event) -> Interruption:
+def _interruption(screen: Screen, monque: Monque, news: asyncio.Event) -> Interruption:
+    ending: list[asyncio.Task[None]] = []
+
     def stop() -> None:
         screen.warn("Stopping: the running jobs finish. Press Ctrl-C again to cut them short.")
         news.set()
 
     def hurry() -> None:
         screen.warn("Cutting the running jobs short; they go back to pending.")
-        analyst.cut_short()
+        ending.append(asyncio.create_task(monque.stop(hurry=True)))
 
     return Interruption(stop=stop, hurry=hurry)
 
