@@ -11,16 +11,19 @@ from monque.errors import (
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
+    HandlerError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
     InvalidJobIdentifierError,
     InvalidPayloadError,
+    InvalidResultError,
     JobDocumentError,
     JobStateError,
     LeaseExpiredError,
     MonqueError,
     PayloadTooLargeError,
+    ProcessDiedError,
     ShutdownTimeoutError,
     UniqueKeyConflictError,
     WorkerRegistrationError,
@@ -45,6 +48,8 @@ from monque.events import (
 )
 from monque.job import FollowUp, Job, JobStatus
 from monque.options import Concurrency, Lease, Options, Polling, Retry
+from monque.router import Router
+from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
@@ -60,11 +65,13 @@ __all__ = [
     "ConnectionError",
     "EmbeddedError",
     "FollowUp",
+    "HandlerError",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
     "InvalidJobIdentifierError",
     "InvalidPayloadError",
+    "InvalidResultError",
     "Job",
     "JobCancelledEvent",
     "JobCompleteEvent",
@@ -91,9 +98,12 @@ __all__ = [
     "Options",
     "PayloadTooLargeError",
     "Polling",
+    "ProcessDiedError",
     "Retry",
+    "Router",
     "ShutdownTimeoutError",
     "StaleRecoveredEvent",
     "UniqueKeyConflictError",
+    "Worker",
     "WorkerRegistrationError",
 ]

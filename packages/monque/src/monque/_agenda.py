@@ -63,7 +63,7 @@ class Agenda:
 
     def capacity(self) -> int:
         """How many jobs may run at once in all."""
-        slots = sum(self._slots(name) for name in self._workers.names())
+        slots = sum(self._slots(worker.name) for worker in self._workers.all())
         return slots if self._limits.per_instance is None else min(slots, self._limits.per_instance)
 
     def occupy(self, name: str, slots: int = 1) -> None:
@@ -81,7 +81,7 @@ class Agenda:
     def wanted(self) -> tuple[dict[str, int], int]:
         """Free slots by open name, those first whose turn it is, and how many jobs may start in all."""
         free = {name: self._free(name) for name in self._workers.names() if name in self._open}
-        wanted = {name: number for name, number in sorted(free.items(), key=self._by_turn) if number > 0}
+        wanted = self._shared({name: number for name, number in sorted(free.items(), key=self._by_turn) if number > 0})
         total = sum(wanted.values())
         if self._limits.per_instance is not None:
             total = min(total, self._limits.per_instance - self.running)
@@ -138,8 +138,24 @@ class Agenda:
                 heapq.heappush(waiting, (turn + 1, queues[name][0][0], name))
         return chosen
 
+    def _shared(self, free: dict[str, int]) -> dict[str, int]:
+        """Share the slots of a worker among its names, those first whose turn it is.
+
+        What one of them has no jobs for, the others get at the next look, when it is closed.
+        """
+        siblings = {name: [other for other in self._workers.siblings(name) if other in free] for name in free}
+        if all(len(names) == 1 for names in siblings.values()):
+            return free
+        places = {name: place for place, name in enumerate(free)}
+        shares: dict[str, int] = {}
+        for name, slots in free.items():
+            before = sum(places[other] < places[name] for other in siblings[name])
+            share, left = divmod(slots, len(siblings[name]))
+            shares[name] = share + (before < left)
+        return {name: share for name, share in shares.items() if share}
+
     def _free(self, name: str) -> int:
-        return self._slots(name) - self._running[name]
+        return self._slots(name) - sum(self._running[other] for other in self._workers.siblings(name))
 
     def _slots(self, name: str) -> int:
         return self._workers[name].concurrency or self._limits.per_worker

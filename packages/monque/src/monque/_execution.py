@@ -9,13 +9,17 @@ from monque.outcome import COMPLETED, RELEASED, Failed, Outcome
 
 if TYPE_CHECKING:
     from monque.job import Job
-    from monque.worker import Worker
+    from monque.worker import AnyWorker
 
 
-async def execute(worker: Worker, job: Job[Any]) -> Outcome:
+async def execute(worker: AnyWorker, job: Job[Any]) -> Outcome:
     """Run the handler and say what came of it."""
     try:
-        await worker.handler(job)
+        if worker.run_in == "loop":
+            await worker.handler(job)
+        else:
+            args, kwargs = worker.payload.arguments(job)
+            await asyncio.to_thread(worker.function, *args, **kwargs)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process

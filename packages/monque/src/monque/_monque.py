@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import pymongo
 
@@ -30,10 +30,10 @@ from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options, seconds
-from monque.worker import Handler, Worker, Workers
+from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Generator
     from datetime import datetime
     from types import TracebackType
 
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from monque._intake import OnConflict
     from monque.job import Job
     from monque.options import Duration
-
-H = TypeVar("H", bound=Handler)
+    from monque.router import Router
 
 _CLOCK_INTERVAL = 30.0
 # The next reading is another chance, and whoever closes should not wait for a dead connection.
@@ -54,12 +53,12 @@ _CLOCK_PATIENCE = 5.0
 class _Connected:
     """What there is between `initialize()` and `close()`."""
 
-    def __init__(self, database: AsyncDatabase[Any], options: Options, events: Events) -> None:
+    def __init__(self, database: AsyncDatabase[Any], options: Options, workers: Workers, events: Events) -> None:
         self.client = database.client
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
-        self.producer = Producer(self.flow, self.clock, options)
+        self.producer = Producer(self.flow, self.clock, options, workers)
         self.jobs = Jobs(self.collection, self.clock, events, self.notice)
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
@@ -90,7 +89,7 @@ class _Connected:
             self.engine.notice({(job.name, job.next_run_at) for job in jobs})
 
 
-class Monque:
+class Monque(Declares):
     """A job queue on a MongoDB collection: enqueue jobs here, declare workers here, and start working here.
 
     Making one does no I/O, so that workers can be declared before there is a connection. `async with` connects:
@@ -163,7 +162,7 @@ class Monque:
 
     async def _open(self, stack: AsyncExitStack) -> _Connected:
         database = await stack.enter_async_context(open_database(self._source))
-        connected = _Connected(database, self._options, self._events)
+        connected = _Connected(database, self._options, self._workers, self._events)
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
@@ -398,39 +397,36 @@ class Monque:
 
     # --- working ----------------------------------------------------------------------------------------------------
 
-    @overload
-    def worker(self, name: str, /, *, concurrency: int | None = None, replace: bool = False) -> Callable[[H], H]: ...
-    @overload
-    def worker(self, name: str, handler: H, /, *, concurrency: int | None = None, replace: bool = False) -> H: ...
-    def worker(
-        self, name: str, handler: H | None = None, /, *, concurrency: int | None = None, replace: bool = False
-    ) -> H | Callable[[H], H]:
-        """Declare the function that runs jobs of `name`; a decorator, or a call with the function.
+    def _add(self, worker: AnyWorker, *, replace: bool) -> None:  # type: ignore[explicit-override]  # typing.override is newer
+        self._register([worker], replace=replace)
+
+    def include(self, router: Router, *, replace: bool = False) -> None:
+        """Register the workers of a router, also those that it declares later. What they enqueue goes here.
 
         Args:
-            name: The job name.
-            handler: An async function of one `Job`.
-            concurrency: How many of these jobs run at once in this instance, instead of the default.
-            replace: Whether it may take the place of another handler; runs that have begun end with the old one.
+            router: The router.
+            replace: Whether they may take the place of other workers.
 
         Raises:
-            InvalidJobIdentifierError: `name` cannot be a job name.
-            WorkerRegistrationError: The name is taken, or the handler cannot be one.
+            WorkerRegistrationError: One of the names is taken; none of the workers is registered.
 
         Example:
+            >>> from monque import Router
+            >>> emails = Router()
+            >>> @emails.worker("send-email")
+            ... async def send_email(to: str) -> None:
+            ...     print("to", to)
             >>> monque = Monque()
-            >>> @monque.worker("send-email", concurrency=20)
-            ... async def send_email(job: Job[dict[str, str]]) -> None:
-            ...     print("to", job.data["to"])
+            >>> monque.include(emails)
         """
+        router.attach(lambda workers: self._register(workers, replace=replace))
 
-        def register(handler: H) -> H:
-            self._workers.add(Worker(name=name, handler=handler, concurrency=concurrency), replace=replace)
-            if self._connected is not None and self._connected.engine is not None:
-                self._connected.engine.listen_anew()
-            return handler
-
-        return register if handler is None else register(handler)
+    def _register(self, workers: Sequence[AnyWorker], *, replace: bool) -> None:
+        self._workers.add(*workers, replace=replace)
+        for worker in workers:
+            worker.send_to(self)
+        if self._connected is not None and self._connected.engine is not None:
+            self._connected.engine.listen_anew()
 
     async def start(self) -> None:
         """Begin to work, and return at once. Doing it again while working changes nothing.

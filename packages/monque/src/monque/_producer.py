@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pymongo
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from monque._transitions import Transition
     from monque.job import Job
     from monque.options import Options
+    from monque.worker import Workers
 
 _LARGEST_INSERT = 1000
 # Those who enqueue meanwhile wait behind an insert, so that none may take for ever.
@@ -55,11 +57,12 @@ class _Insert:
 class Producer:
     """Writes new jobs."""
 
-    def __init__(self, flow: Flow, clock: ServerClock, options: Options) -> None:
+    def __init__(self, flow: Flow, clock: ServerClock, options: Options, workers: Workers) -> None:
         self._flow = flow
         self._clock = clock
         self._codec = flow.collection.codec_options
         self._options = options
+        self._workers = workers
         self._inserts: Batcher[_Insert] = Batcher(self._insert, largest=_LARGEST_INSERT)
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
@@ -156,7 +159,11 @@ class Producer:
 
     def _measured(self, request: NewJob, now: datetime) -> tuple[Job[Any], int]:
         limit = self._options.max_payload_bytes
-        return measured_job(request, now=now, codec=self._codec, max_payload_bytes=limit)
+        return measured_job(self._checked(request), now=now, codec=self._codec, max_payload_bytes=limit)
+
+    def _checked(self, request: NewJob) -> NewJob:
+        data = self._workers.checked(request.name, request.data)
+        return request if data is request.data else replace(request, data=data)
 
     def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
         if session.client is not self._flow.collection.database.client:

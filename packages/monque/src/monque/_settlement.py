@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from monque import _transitions as transitions
 from monque._cron import Cron
-from monque._retry import retry_delay
+from monque._retry import meaning, retry_delay
 from monque.errors import InvalidArgumentError
-from monque.outcome import Completed, Failed, Outcome, Released
+from monque.outcome import COMPLETED, Cancel, Completed, Fail, Failed, Outcome, Released, RetryIn, Snooze
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_REASON = 2000
+_LONGEST_TRACEBACK = 4000
 
 
 @dataclass(slots=True)
@@ -35,8 +38,9 @@ class Finished:
         token: The token of its claim.
         outcome: What came of it.
         duration: How long the handler took, in seconds.
-        retry_at: When it runs again because it failed, if it does.
+        retry_at: When it runs again because it failed, or was snoozed, if it does.
         repeat_at: When its follow-up or its next occurrence is, if there is one and no retry comes before it.
+        failure: What is remembered of it, if it failed.
     """
 
     job: Job[Any]
@@ -45,6 +49,7 @@ class Finished:
     duration: float = 0
     retry_at: datetime | None = None
     repeat_at: datetime | None = None
+    failure: dict[str, Any] | None = None
 
     @property
     def next_run_at(self) -> datetime | None:
@@ -54,21 +59,75 @@ class Finished:
 
 def finish(run: Finished, *, retry: Retry, now: datetime) -> Finished:
     """Decide what follows from an outcome that was reached at `now`."""
-    if isinstance(run.outcome, Failed) and not run.outcome.final:
-        delay = retry_delay(retry, run.job.fail_count + 1)
+    run = replace(run, outcome=_meaning(run.outcome, retry))
+    if isinstance(run.outcome, Snooze):
+        return replace(run, retry_at=now + timedelta(seconds=run.outcome.for_))
+    if isinstance(run.outcome, Failed):
+        run = replace(run, failure=_failure(run, run.outcome, now))
+        delay = _delay(run, run.outcome, retry)
         if delay is not None:
             return replace(run, retry_at=now + delay)
     if isinstance(run.outcome, Released):
         return run
     if run.job.follow_up is not None:
         return replace(run, repeat_at=run.job.follow_up.next_run_at)
-    if run.job.repeat_interval is None:
+    if run.job.repeat_interval is None or isinstance(run.outcome, Cancel):
         return run
     try:
         return replace(run, repeat_at=_next_occurrence(run.job, run.job.repeat_interval))
     except InvalidArgumentError as error:
         # A schedule that other producers wrote and nobody here can read.
         return replace(run, outcome=Failed(error, final=True))
+
+
+def _meaning(outcome: Outcome, retry: Retry) -> Outcome:
+    """What the retry policy makes of an exception."""
+    if not isinstance(outcome, Failed) or outcome.final or outcome.delay is not None:
+        return outcome
+    try:
+        said = meaning(retry, outcome.error)
+    except Exception as error:  # noqa: BLE001  the policy itself is at fault; the job fails as usual
+        error.__cause__ = outcome.error
+        return Failed(error)
+    return outcome if said is None else outcome_of(said, outcome.error)
+
+
+def outcome_of(said: object, error: BaseException) -> Outcome:
+    """What it means that a handler raised `error`, having `said` this (often the same)."""
+    match said:
+        case Snooze() | Cancel():
+            return said
+        case RetryIn():
+            return Failed(_cause(said, error), delay=said.delay)
+        case Fail():
+            return Failed(_cause(said, error), final=True)
+        case _:
+            return Failed(error)
+
+
+def _cause(verdict: RetryIn | Fail, error: BaseException) -> BaseException:
+    """What is to be remembered as the failure: a reason that is an exception says more than the verdict."""
+    if error is not verdict:
+        return error
+    return verdict.reason if isinstance(verdict.reason, BaseException) else verdict
+
+
+def _delay(run: Finished, outcome: Failed, retry: Retry) -> timedelta | None:
+    backoff = None if outcome.final else retry_delay(retry, run.job.fail_count + 1)
+    return backoff if backoff is None or outcome.delay is None else timedelta(seconds=outcome.delay)
+
+
+def _failure(run: Finished, outcome: Failed, now: datetime) -> dict[str, Any]:
+    """What is remembered of a failure beside others."""
+    lines = "".join(traceback.format_exception(outcome.error))
+    if len(lines) > _LONGEST_TRACEBACK:
+        lines = "…" + lines[1 - _LONGEST_TRACEBACK :]
+    return {
+        "at": now,
+        "attempt": max(run.job.attempts, 1),
+        "error": reason(outcome.error),
+        "traceback": lines.encode("utf-8", "replace").decode("utf-8"),
+    }
 
 
 def _next_occurrence(job: Job[Any], expression: str) -> datetime:
@@ -83,17 +142,34 @@ def plan(finished: Iterable[Finished], *, now: datetime) -> list[Transition]:
     released: defaultdict[str, list[ObjectId]] = defaultdict(list)
     changes: list[Transition] = []
     for run in finished:
-        if isinstance(run.outcome, Failed):
-            changes.append(_failure(run, run.outcome))
-        elif run.repeat_at is not None:
-            changes.append(_again(run, run.repeat_at))
-        elif isinstance(run.outcome, Completed):
+        if run.outcome is COMPLETED and run.repeat_at is None:
             completed[run.token].append(run.job.id)
-        else:
+        elif isinstance(run.outcome, Released):
             released[run.token].append(run.job.id)
+        else:
+            changes.append(_change(run, now))
     changes += [transitions.complete(jobs, token, now=now) for token, jobs in completed.items()]
     changes += [transitions.release(jobs, token) for token, jobs in released.items()]
     return changes
+
+
+def _change(run: Finished, now: datetime) -> Transition:
+    """The change that writes down one run by itself."""
+    job, token = run.job, run.token
+    if isinstance(run.outcome, Failed):
+        change = _failed(run, reason(run.outcome.error))
+        return change if run.failure is None else transitions.with_failure(change, run.failure)
+    if isinstance(run.outcome, Snooze) and run.retry_at is not None:
+        return transitions.snooze(job.id, token, next_run_at=run.retry_at)
+    if run.repeat_at is not None:
+        change = _again(run, run.repeat_at)
+    elif isinstance(run.outcome, Cancel):
+        change = transitions.withdraw(job.id, token, reason=str(run.outcome))
+    else:
+        change = transitions.complete([job.id], token, now=now)
+    if isinstance(run.outcome, Completed) and run.outcome is not COMPLETED:
+        return transitions.with_result(change, run.outcome.result, run.outcome.problem)
+    return change
 
 
 def _again(run: Finished, repeat_at: datetime, reason: str | None = None) -> Transition:
@@ -102,8 +178,8 @@ def _again(run: Finished, repeat_at: datetime, reason: str | None = None) -> Tra
     return transitions.repeat(run.job, run.token, next_run_at=repeat_at, reason=reason)
 
 
-def _failure(run: Finished, outcome: Failed) -> Transition:
-    job, fail_count, why = run.job, run.job.fail_count + 1, reason(outcome.error)
+def _failed(run: Finished, why: str) -> Transition:
+    job, fail_count = run.job, run.job.fail_count + 1
     if run.retry_at is not None:
         return transitions.retry(job.id, run.token, fail_count=fail_count, reason=why, next_run_at=run.retry_at)
     if run.repeat_at is not None:

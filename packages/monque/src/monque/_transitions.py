@@ -8,6 +8,8 @@
     retry        processing → pending                  after a failure, with backoff
     fail         processing → failed                   for good
     release      processing → pending                  no attempt spent
+    snooze       processing → pending                  likewise, until a time its handler said
+    withdraw     processing → cancelled                its handler says that there is no point in it
     recover      processing → pending or failed        its lease ran out
     cancel       pending or processing → cancelled
     revive       failed or cancelled → pending
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from monque.job import Job
 
 DELETABLE = tuple(status for status in JobStatus if status is not JobStatus.PROCESSING)
+MOST_FAILURES = 5
 DUE: dict[str, Any] = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 _CLAIM_FIELDS = {
     "claimedBy": "",
@@ -150,6 +153,35 @@ def fail(job: ObjectId, token: str, *, fail_count: int, reason: str, repeat_inte
     """Its run failed for the last time. Nothing is written if it was given a schedule or a follow-up meanwhile."""
     change = _settle([job], token, JobStatus.FAILED, {"failCount": fail_count, "failReason": reason})
     return replace(change, filter={**change.filter, "repeatInterval": repeat_interval, "followUp": None})
+
+
+def with_failure(change: Transition, failure: Mapping[str, Any]) -> Transition:
+    """The same, and it is remembered what went wrong; the latest few failures are kept."""
+    if not isinstance(change.update, dict):
+        return change  # it is about something else from now on
+    kept = {"errors": {"$each": [failure], "$slice": -MOST_FAILURES}}
+    return replace(change, update={**change.update, "$push": kept})
+
+
+def with_result(change: Transition, result: object, problem: str | None) -> Transition:
+    """The same, and what the handler returned is kept, or why it cannot be."""
+    if not isinstance(change.update, dict):
+        return change
+    kept, gone = ("result", "resultError") if problem is None else ("resultError", "result")
+    update: dict[str, Any] = change.update
+    values = {**update["$set"], kept: result if problem is None else problem}
+    return replace(change, update={**update, "$set": values, "$unset": {**update["$unset"], gone: ""}})
+
+
+def snooze(job: ObjectId, token: str, *, next_run_at: datetime) -> Transition:
+    """Its handler says that it is too early; no attempt is spent."""
+    return _settle([job], token, JobStatus.PENDING, {"nextRunAt": next_run_at}, inc={"attempts": -1})
+
+
+def withdraw(job: ObjectId, token: str, *, reason: str) -> Transition:
+    """Its handler says that there is no point in it any more. What was asked for meanwhile is another matter."""
+    change = _settle([job], token, JobStatus.CANCELLED, {"failReason": reason})
+    return replace(change, filter={**change.filter, "followUp": None})
 
 
 def release(jobs: Sequence[ObjectId], token: str) -> Transition:

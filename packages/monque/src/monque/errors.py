@@ -20,6 +20,11 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
     ├── BlockingCallError         a call of monque.sync on a running event loop
+    ├── JobTimeoutError           a run took longer than it may
+    ├── StuckHandlerError         a handler was told to end, and has not
+    ├── ProcessDiedError          the process that ran a handler ended before the handler did
+    ├── HandlerError              what a handler raised in a process, and could not be brought out of it
+    ├── InvalidResultError        a handler's result that cannot be brought out of its process
     └── EmbeddedError             the embedded MongoDB cannot be found, started or used
 
 Each carries its facts as attributes and says what came, what was expected and what to do. Passwords in connection
@@ -29,6 +34,7 @@ strings never appear in them.
 from __future__ import annotations
 
 import re
+import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,17 +49,22 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
+    "HandlerError",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
     "InvalidJobIdentifierError",
     "InvalidPayloadError",
+    "InvalidResultError",
     "JobDocumentError",
     "JobStateError",
+    "JobTimeoutError",
     "LeaseExpiredError",
     "MonqueError",
     "PayloadTooLargeError",
+    "ProcessDiedError",
     "ShutdownTimeoutError",
+    "StuckHandlerError",
     "UniqueKeyConflictError",
     "WorkerRegistrationError",
 ]
@@ -308,6 +319,97 @@ class BlockingCallError(MonqueError, RuntimeError):
             "monque.sync.Monque blocks, and this call was made on a running event loop; use monque.Monque and await "
             "there, or make the call in a thread of its own, with asyncio.to_thread for instance"
         )
+
+
+class JobTimeoutError(MonqueError, TimeoutError):
+    """A run took longer than it may.
+
+    Attributes:
+        job_id: The job's id.
+        timeout: How long it may take, in seconds.
+    """
+
+    def __init__(self, job_id: object, timeout: float) -> None:
+        super().__init__(f"the run of job {job_id} took longer than {timeout:g} s")
+        self.job_id = job_id
+        self.timeout = timeout
+
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[explicit-override]  # typing.override is newer
+        return type(self), (self.job_id, self.timeout)  # it is raised in other processes, too
+
+
+class StuckHandlerError(MonqueError):
+    """A handler was told to end, and has not.
+
+    Attributes:
+        job: Its job.
+        seconds: For how long it has run.
+    """
+
+    def __init__(self, job: Job[Any], seconds: float) -> None:
+        super().__init__(
+            f"the handler of {job.name} {job.id} was told to end and still runs, after {seconds:.1f} s; it keeps its "
+            "slot. One in a thread has to look at job.should_stop, an async one must not swallow its cancellation; "
+            'what cannot do either belongs into a process, run_in="process"'
+        )
+        self.job = job
+        self.seconds = seconds
+
+
+class ProcessDiedError(MonqueError):
+    """The process that ran a handler ended before the handler did.
+
+    Attributes:
+        exit_code: What it ended with; None if a signal ended it.
+        signal: The signal that ended it; None if it ended by itself.
+    """
+
+    def __init__(self, code: int) -> None:
+        self.exit_code = code if code >= 0 else None
+        self.signal = -code if code < 0 else None
+        super().__init__(f"the process that ran the handler {_ending(code)}")
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code} before the handler did; what it wrote to stderr may say why"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # real-time signals have no names
+        name = f"signal {-code}"
+    hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+class HandlerError(MonqueError):
+    """A handler raised something in a process that cannot be pickled; this is its description.
+
+    Attributes:
+        type_name: The name of the exception's class, with its module.
+        message: The exception's text.
+        traceback: The text of its traceback.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str) -> None:
+        super().__init__(f"{type_name}: {message}")
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+
+class InvalidResultError(MonqueError):
+    """A handler in a process returned something that cannot be pickled.
+
+    Attributes:
+        type_name: The name of the result's class.
+    """
+
+    def __init__(self, type_name: str, problem: str) -> None:
+        super().__init__(
+            f"the handler returned {type_name}, which cannot be brought out of its process ({problem}); "
+            "return something that can be pickled, or None"
+        )
+        self.type_name = type_name
 
 
 class EmbeddedError(MonqueError):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from monque.events import Subscribe
     from monque.job import Job
     from monque.options import Duration
+    from monque.router import Router
 
 __all__ = ["Jobs", "Monque"]
 
@@ -266,6 +267,14 @@ class Monque(Face[_monque.Monque]):
     def jobs(self) -> Jobs:
         """The jobs in the collection: get one, cancel, retry, reschedule and delete one or many."""
         return Jobs(self._link, lambda inner: inner.jobs)
+
+    def include(self, router: Router, *, replace: bool = False) -> None:
+        """Take over the workers of a router; see `monque.Monque.include`.
+
+        Raises:
+            WorkerRegistrationError: A name is taken, and `replace` was not said.
+        """
+        self._link.inner.include(router, replace=replace)
 
     # --- working ----------------------------------------------------------------------------------------------------
 

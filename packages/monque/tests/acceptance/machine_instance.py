@@ -83,7 +83,7 @@ class Instance:
         self.set_clock(self.hours_off)
         workers = Workers()
         for name in NAMES:
-            workers.add(Worker(name=name, handler=_unused), replace=False)
+            workers.add(Worker(name, _unused), replace=False)
         self.agenda = Agenda(workers, OPTIONS.concurrency)
         self.producer = Producer(self.flow, self.clock, OPTIONS)
         self._tokens = 0

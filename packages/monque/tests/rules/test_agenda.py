@@ -27,7 +27,7 @@ async def handler(_: Job[Any]) -> None: ...
 def workers_of(concurrency: Mapping[str, int | None]) -> Workers:
     workers = Workers()
     for name, limit in concurrency.items():
-        workers.add(Worker(name=name, handler=handler, concurrency=limit), replace=False)
+        workers.add(Worker(name, handler, concurrency=limit), replace=False)
     return workers
 
 
@@ -112,7 +112,7 @@ def test_a_limit_that_was_lowered_below_what_runs_wants_nothing() -> None:
     agenda.open(["a"])
     for _ in range(3):
         agenda.occupy("a")
-    workers.add(Worker(name="a", handler=handler, concurrency=1), replace=True)
+    workers.add(Worker("a", handler, concurrency=1), replace=True)
     assert agenda.wanted() == ({}, 0)
 
 

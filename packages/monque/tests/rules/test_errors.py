@@ -17,15 +17,18 @@ from monque.errors import (
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
+    HandlerError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
     InvalidJobIdentifierError,
     InvalidPayloadError,
+    InvalidResultError,
     JobDocumentError,
     JobStateError,
     MonqueError,
     PayloadTooLargeError,
+    ProcessDiedError,
     ShutdownTimeoutError,
     WorkerRegistrationError,
     redact,
@@ -152,6 +155,32 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
             AggregationTimeoutError(2.5),
             "the statistics took longer than 2.5 s; narrow the filter or raise the limit",
             {"timeout": 2.5},
+        ),
+        (
+            ProcessDiedError(3),
+            (
+                "the process that ran the handler ended with exit code 3 before the handler did; "
+                "what it wrote to stderr may say why"
+            ),
+            {"exit_code": 3, "signal": None},
+        ),
+        (
+            ProcessDiedError(-9),
+            "the process that ran the handler was killed by SIGKILL; the system does that when memory runs out",
+            {"exit_code": None, "signal": 9},
+        ),
+        (
+            HandlerError("app.Error", "why", "where"),
+            "app.Error: why",
+            {"type_name": "app.Error", "message": "why", "traceback": "where"},
+        ),
+        (
+            InvalidResultError("Lock", "no"),
+            (
+                "the handler returned Lock, which cannot be brought out of its process (no); "
+                "return something that can be pickled, or None"
+            ),
+            {"type_name": "Lock"},
         ),
         (EmbeddedError("no mongod"), "no mongod", {}),
     ],

@@ -33,7 +33,7 @@ async def test_a_handler_that_returns_has_completed(returned: object, make_job: 
         seen.append(job)
         return returned
 
-    assert await execute(Worker(name="greet", handler=handler), job) == Completed()
+    assert await execute(Worker("greet", handler), job) == Completed()
     assert len(seen) == 1
     assert seen[0] is job
 
@@ -55,7 +55,7 @@ async def test_whatever_a_handler_raises_is_a_failure(error: BaseException, make
     async def handler(_: Job[Any]) -> None:
         raise error
 
-    outcome = await execute(Worker(name="greet", handler=handler), make_job())
+    outcome = await execute(Worker("greet", handler), make_job())
     assert isinstance(outcome, Failed)
     assert outcome.error is error
     assert not outcome.final
@@ -67,7 +67,7 @@ async def test_a_cancellation_from_the_handlers_own_affairs_is_a_failure(make_jo
         future.cancel()
         await future
 
-    outcome = await execute(Worker(name="greet", handler=handler), make_job())
+    outcome = await execute(Worker("greet", handler), make_job())
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, asyncio.CancelledError)
 
@@ -79,7 +79,7 @@ async def test_a_run_that_is_cancelled_from_outside_is_released(make_job: Callab
         entered.set()
         await asyncio.Event().wait()
 
-    run = asyncio.create_task(execute(Worker(name="greet", handler=handler), make_job()))
+    run = asyncio.create_task(execute(Worker("greet", handler), make_job()))
     await entered.wait()
     run.cancel()
     assert await run == Released()
@@ -97,7 +97,7 @@ async def test_a_run_that_finishes_in_spite_of_being_cancelled_has_completed(
         except asyncio.CancelledError:
             return
 
-    run = asyncio.create_task(execute(Worker(name="greet", handler=handler), make_job()))
+    run = asyncio.create_task(execute(Worker("greet", handler), make_job()))
     await entered.wait()
     run.cancel()
     assert await run == Completed()
@@ -108,7 +108,7 @@ async def test_a_timeout_inside_a_handler_is_its_own_affair(make_job: Callable[.
         async with asyncio.timeout(0):
             await asyncio.Event().wait()
 
-    outcome = await execute(Worker(name="greet", handler=handler), make_job())
+    outcome = await execute(Worker("greet", handler), make_job())
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, TimeoutError)
 
@@ -117,7 +117,7 @@ def test_a_keyboard_interrupt_passes(make_job: Callable[..., Job[Any]]) -> None:
     async def handler(_: Job[Any]) -> None:
         raise KeyboardInterrupt
 
-    run = execute(Worker(name="greet", handler=handler), make_job())
+    run = execute(Worker("greet", handler), make_job())
     with pytest.raises(KeyboardInterrupt):
         run.send(None)
 

@@ -80,7 +80,7 @@ def decorated(function: Callable[[Job[Any]], Awaitable[None]]) -> Callable[[Job[
     ],
 )
 def test_a_handler_is_anything_async(handler: Any) -> None:
-    assert Worker(name="mail", handler=handler).handler is handler
+    assert Worker("mail", handler).handler is handler
 
 
 def plain(job: Job[Any]) -> None: ...
@@ -114,7 +114,7 @@ async def generator(job: Job[Any]) -> AsyncGenerator[None]:
 )
 def test_what_is_not_async_is_refused(handler: Any) -> None:
     with pytest.raises(WorkerRegistrationError) as caught:
-        Worker(name="mail", handler=handler)
+        Worker("mail", handler)
     assert caught.value.job_name == "mail"
     assert str(caught.value) == (
         f"worker 'mail': expected an async function of one job, got {handler!r}; "
@@ -125,18 +125,18 @@ def test_what_is_not_async_is_refused(handler: Any) -> None:
 @pytest.mark.parametrize("name", ["", "two words", "a\n", None, 1])
 def test_a_worker_needs_a_job_name(name: Any) -> None:
     with pytest.raises(InvalidJobIdentifierError):
-        Worker(name=name, handler=handler)
+        Worker(name, handler)
 
 
 @pytest.mark.parametrize("concurrency", [1, 100, None])
 def test_a_worker_may_have_a_limit_of_its_own(concurrency: int | None) -> None:
-    assert Worker(name="mail", handler=handler, concurrency=concurrency).concurrency == concurrency
+    assert Worker("mail", handler, concurrency=concurrency).concurrency == concurrency
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, 1.0, "5", True, False])
 def test_a_limit_that_makes_no_sense_is_refused(concurrency: Any) -> None:
     with pytest.raises(WorkerRegistrationError) as caught:
-        Worker(name="mail", handler=handler, concurrency=concurrency)
+        Worker("mail", handler, concurrency=concurrency)
     assert caught.value.job_name == "mail"
     assert str(caught.value) == (
         f"worker 'mail': option concurrency: expected a whole number, at least 1, got {concurrency!r}"
@@ -145,7 +145,7 @@ def test_a_limit_that_makes_no_sense_is_refused(concurrency: Any) -> None:
 
 
 def test_a_worker_cannot_be_changed() -> None:
-    worker = Worker(name="mail", handler=handler)
+    worker = Worker("mail", handler)
     with pytest.raises(dataclasses.FrozenInstanceError):
         worker.concurrency = 3  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -153,7 +153,7 @@ def test_a_worker_cannot_be_changed() -> None:
 def test_workers_are_found_by_name_in_the_order_they_were_added() -> None:
     workers = Workers()
     assert workers.names() == []
-    mail, report = Worker(name="mail", handler=handler), Worker(name="report", handler=other)
+    mail, report = Worker("mail", handler), Worker("report", other)
     workers.add(report, replace=False)
     workers.add(mail, replace=True)
     assert workers.names() == ["report", "mail"]
@@ -163,7 +163,7 @@ def test_workers_are_found_by_name_in_the_order_they_were_added() -> None:
 
 def test_a_name_that_is_taken_is_refused() -> None:
     workers = Workers()
-    first, second = (Worker(name="mail", handler=function) for function in (handler, other))
+    first, second = (Worker("mail", function) for function in (handler, other))
     workers.add(first, replace=False)
     with pytest.raises(WorkerRegistrationError, match="there is a worker for this name already; pass replace=True"):
         workers.add(second, replace=False)
@@ -172,7 +172,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
 
 def test_a_worker_can_be_replaced() -> None:
     workers = Workers()
-    first, second = (Worker(name="mail", handler=function) for function in (handler, other))
+    first, second = (Worker("mail", function) for function in (handler, other))
     workers.add(first, replace=False)
     workers.add(second, replace=True)
     assert workers["mail"] is second

@@ -17,6 +17,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, 
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
+from monque._codec import with_stand_ins
 from monque._store.errors import is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
 from monque._store.search import Search, Sighting, is_id, portions, union
@@ -116,9 +117,10 @@ def collection_settings(codec: CodecOptions[Any]) -> dict[str, Any]:
     """What Monque relies on, whatever the user's own settings are.
 
     Writes are acknowledged by a majority, so that no fail-over undoes a claim, and reads come from the primary. The
-    user's codecs come along, with aware dates, and dates beyond Python's range that do not fail a whole batch.
+    user's codecs come along, with stand-ins for what they cannot encode, aware dates, and dates beyond Python's range
+    that do not fail a whole batch.
     """
-    ours = codec.with_options(
+    ours = with_stand_ins(codec).with_options(
         document_class=dict, tz_aware=True, tzinfo=None, datetime_conversion=DatetimeConversion.DATETIME_AUTO
     )
     return {
