@@ -324,9 +324,10 @@ class Monque(Declares):
             >>> asyncio.run(main())
             3
         """
-        if not isinstance(jobs, Sequence):
-            return [job async for stored in self.enqueue_stream(jobs, session=session) for job in stored]
         connected = self._connection()
+        if not isinstance(jobs, Sequence):
+            check_jobs(jobs, Iterable, AsyncIterable)
+            return [job async for stored in self._enqueue_stream(connected, jobs, session) for job in stored]
         made = await connected.producer.enqueue_many(jobs, session)
         connected.notice_jobs(made)
         return made

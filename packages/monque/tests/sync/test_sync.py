@@ -362,7 +362,7 @@ def test_it_works_in_the_background(monque: Monque) -> None:
     assert [event.job.id for event in completed.things] == [job.id]
     monque.stop()
     monque.stop()
-    waiting = monque.now("double")
+    waiting = monque.now("double", 3)
     found = monque.jobs.get(waiting.id)
     assert found is not None
     assert found.status is JobStatus.PENDING
