@@ -217,7 +217,10 @@ class Engine:
         self._signal.set()
 
     def listen_anew(self) -> None:
-        """There is another worker: look for its jobs, and listen for them."""
+        """There is another worker: look for its jobs, and listen for them. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._listen_anew)
+
+    def _listen_anew(self) -> None:
         self._wakeup.restart()
         self._hinted(None)
 
