@@ -486,7 +486,7 @@ class Engine:
         return finish(finished, retry=self._retry(job), now=self._clock.now())
 
     def _retry(self, job: Job[Any]) -> Retry:
-        worker = self._workers[job.name] if job.name in self._workers else None
+        worker = self._workers.get(job.name)
         return policy((worker and worker.retry) or self._options.retry, job.retry)
 
     def _current_job(self) -> Job[Any] | None:
