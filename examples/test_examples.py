@@ -28,6 +28,11 @@ class TestExamples:
         assert sorted(sent) == ["sent to ada@example.org", "sent to edsger@example.org", "sent to grace@example.org"]
         assert last.startswith("alan@example.org has to wait until ")
 
+    def test_blocking(self) -> None:
+        *refused, shipped = run("blocking.py")
+        assert sorted(refused) == ["order 10: sold out", "order 5: sold out"]
+        assert shipped == "to ship: 1 2 3 4 6 7 8 9"
+
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
 

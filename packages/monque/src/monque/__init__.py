@@ -8,6 +8,7 @@ from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
+    BlockingCallError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -57,6 +58,7 @@ from monque.worker import Worker
 __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
+    "BlockingCallError",
     "BulkResult",
     "Cancel",
     "ChangeStreamClosedEvent",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pymongo
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.database import Database
 from pymongo.errors import InvalidURI
 
 from monque._store.errors import driver_errors
 from monque.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
 Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
+SyncSource = Database[Any] | MongoClient[Any] | str | None
 
 DEFAULT_DATABASE = "monque"
 URI_VARIABLE = "MONQUE_URI"
@@ -34,6 +36,55 @@ def check_source(source: object) -> None:
             raise ConfigurationError("source", shown, "a URI that begins with mongodb:// or mongodb+srv://")
     elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient):
         raise ConfigurationError("source", source, "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None")
+
+
+def check_sync_source(source: object) -> None:
+    """The same for `monque.sync`."""
+    if isinstance(source, AsyncDatabase | AsyncMongoClient):
+        expected = "a Database or a MongoClient; what is asynchronous is for monque.Monque"
+        raise ConfigurationError("source", cast("object", source), expected)
+    database = own_database(source)
+    if database is not None:
+        _settings_of(database.client)
+    elif source is None or isinstance(source, str):
+        check_source(source)
+    else:
+        raise ConfigurationError("source", source, "a Database, a MongoClient, a mongodb:// URI, or None")
+
+
+def own_database(source: object) -> Database[Any] | None:
+    """The database of a synchronous client, through that client; None if there is no such client."""
+    found: Any = source
+    if isinstance(source, MongoClient):
+        found = found.get_default_database(DEFAULT_DATABASE)
+    return _as_it_is(found) if isinstance(found, Database) else None
+
+
+def _as_it_is(database: Any) -> Database[Any]:  # noqa: ANN401  for the type checkers, who differ on what `isinstance` says
+    return cast("Database[Any]", database)
+
+
+@asynccontextmanager
+async def open_twin(database: Database[Any]) -> AsyncGenerator[AsyncDatabase[Any]]:
+    """The same database through an asynchronous client with the same settings."""
+    settings: dict[str, Any] = {**_settings_of(database.client), "connect": False}
+    try:
+        client: AsyncMongoClient[Any] = AsyncMongoClient(**settings)
+    except Exception as error:
+        raise _no_twin(database.client) from error
+    async with _closing(client):
+        yield client.get_database(database.name, codec_options=database.codec_options)
+
+
+def _settings_of(client: MongoClient[Any]) -> Mapping[str, Any]:
+    settings: object = getattr(client, "_init_kwargs", None)  # there is no public way
+    if not isinstance(settings, dict):
+        raise _no_twin(client)
+    return cast("dict[str, Any]", settings)
+
+
+def _no_twin(client: MongoClient[Any]) -> ConfigurationError:
+    return ConfigurationError("source", type(client), "a client whose settings can be read; pass the URI instead")
 
 
 @asynccontextmanager
@@ -61,8 +112,14 @@ async def _client(uri: str) -> AsyncGenerator[AsyncMongoClient[dict[str, Any]]]:
             client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(uri, **_settings(uri))
         except ValueError as error:  # the driver's parser raises some of its own, some of Python's
             raise InvalidURI(str(error)) from error
-    try:
+    async with _closing(client):
         yield client
+
+
+@asynccontextmanager
+async def _closing(client: AsyncMongoClient[Any]) -> AsyncGenerator[None]:
+    try:
+        yield
     finally:
         with pymongo.timeout(_CLOSING):
             await client.close()

@@ -217,7 +217,10 @@ class Engine:
         self._signal.set()
 
     def listen_anew(self) -> None:
-        """There is another worker: look for its jobs, and listen for them."""
+        """There is another worker: look for its jobs, and listen for them. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._listen_anew)
+
+    def _listen_anew(self) -> None:
         self._wakeup.restart()
         self._hinted(None)
 
@@ -483,7 +486,7 @@ class Engine:
         return finish(finished, retry=self._retry(job), now=self._clock.now())
 
     def _retry(self, job: Job[Any]) -> Retry:
-        worker = self._workers[job.name] if job.name in self._workers else None
+        worker = self._workers.get(job.name)
         return policy((worker and worker.retry) or self._options.retry, job.retry)
 
     def _current_job(self) -> Job[Any] | None:

@@ -68,6 +68,16 @@ class NewJob:
 _FIELDS = {field.name for field in fields(NewJob)}
 
 
+def request_of(name: str | NewJob, data: object, **more: Any) -> NewJob:  # noqa: ANN401  the fields of a job
+    """What `enqueue` was asked for: a `NewJob`, or all that makes one."""
+    if not isinstance(name, NewJob):
+        return NewJob(name=name, data=data, **more)
+    for argument, value in {"data": data, **more}.items():
+        if value is not None and (argument, value) != ("on_conflict", "return"):
+            raise InvalidArgumentError(argument, value, "nothing beside a NewJob, which has it as a field")
+    return name
+
+
 def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
     """Read one item of `enqueue_many`: a `NewJob`, its fields as a mapping, or a pair of name and data."""
     if isinstance(item, NewJob):
@@ -82,14 +92,21 @@ def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
 
 def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None) -> Job[Any]:
     """Check a request and make the job of it."""
+    return measured_job(request, now=now, codec=codec, max_payload_bytes=max_payload_bytes)[0]
+
+
+def measured_job(
+    request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None
+) -> tuple[Job[Any], int]:
+    """The same, and the size of its payload in bytes."""
     check_job_name(request.name)
     if request.unique_key is not None:
         check_unique_key(request.unique_key)
     if request.on_conflict != "return":
         _check_on_conflict(request)
     data: Any = {} if request.data is None else request.data
-    _check_payload(data, codec, max_payload_bytes)
-    return make_job(
+    size = _check_payload(data, codec, max_payload_bytes)
+    job = make_job(
         id=ObjectId(),
         name=request.name,
         data=data,
@@ -101,6 +118,7 @@ def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_pay
         unique_key=request.unique_key,
         priority=_priority(request.priority),
     )
+    return job, size
 
 
 def recurring_job(job: Job[Any], cron: Cron, codec: CodecOptions[Any]) -> Job[Any]:
@@ -165,7 +183,8 @@ def _priority(priority: object) -> int:
     return priority
 
 
-def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> None:
+def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:
+    """Refuse what cannot be stored; the size of what can, in bytes."""
     if not _is_shallow(data):
         expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
         raise InvalidPayloadError("data", type(data), expected)
@@ -176,6 +195,7 @@ def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) ->
     maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
     if size > maximum:
         raise PayloadTooLargeError(size, maximum)
+    return size
 
 
 def _is_shallow(data: Any) -> bool:  # noqa: ANN401  whatever BSON can hold

@@ -7,19 +7,21 @@ import signal
 import threading
 import time
 import uuid
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pymongo
 
 from monque import logs
+from monque._bulk import Item, check_jobs
 from monque._clock import ServerClock
 from monque._connection import Source, check_source, open_database
 from monque._cron import Cron
 from monque._engine import Engine
 from monque._execution import Executor, Middleware
-from monque._intake import NewJob, as_new_job
+from monque._intake import NewJob, request_of
 from monque._producer import Producer
 from monque._store import indexes
 from monque._store.errors import driver_errors
@@ -33,7 +35,7 @@ from monque.router import Router, check_router
 from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator
     from datetime import datetime
     from types import TracebackType
 
@@ -182,7 +184,7 @@ class Monque(Declares):
 
     async def enqueue(  # noqa: PLR0913  each is something users say
         self,
-        name: str,
+        name: str | NewJob,
         data: Any = None,  # noqa: ANN401  whatever BSON can hold
         *,
         run_at: datetime | None = None,
@@ -195,7 +197,8 @@ class Monque(Declares):
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
 
         Args:
-            name: The name of the worker that is to run it: 1–255 characters, no white space.
+            name: The name of the worker that is to run it: 1–255 characters, no white space. Or a `NewJob`, which is
+                all there is to say then, but for the session.
             data: What the worker needs to know: anything BSON can hold; nothing means `{}`.
             run_at: When it is due, as an aware datetime; a past one is due at once.
             delay: How long from now it is due, as a timedelta or in seconds, instead of `run_at`.
@@ -213,7 +216,8 @@ class Monque(Declares):
 
         Raises:
             InvalidArgumentError: An argument makes no sense; nothing was written.
-            PayloadTooLargeError: `data` is too big; nothing was written.
+            PayloadTooLargeError: `data` is too big, by itself or beside that of a run it is to follow; nothing was
+                written.
             UniqueKeyConflictError: The key is taken and `on_conflict` says "raise", or it is taken by a recurring job,
                 which only `schedule` changes; nothing was written.
             ConnectionError: The database did not confirm the write.
@@ -227,9 +231,9 @@ class Monque(Declares):
             >>> asyncio.run(main())
             send-email pending
         """
-        request = NewJob(
-            name=name,
-            data=data,
+        request = request_of(
+            name,
+            data,
             run_at=run_at,
             delay=delay,
             unique_key=unique_key,
@@ -295,12 +299,13 @@ class Monque(Declares):
         return job
 
     async def enqueue_many(
-        self,
-        jobs: Iterable[NewJob | Mapping[str, Any] | tuple[str, Any]],
-        *,
-        session: AsyncClientSession | None = None,
+        self, jobs: Iterable[Item] | AsyncIterable[Item], *, session: AsyncClientSession | None = None
     ) -> list[Job[Any]]:
         """Ask for many jobs to be run, in one go.
+
+        A list, or another sequence, is checked whole before anything is written. From any other iterable, plain or
+        async, jobs are read, checked and written batch by batch: at most 1,000, or about 16 MB, are read and not yet
+        written at any time.
 
         Args:
             jobs: `NewJob` values, dicts of their fields, or pairs of name and data.
@@ -310,7 +315,8 @@ class Monque(Declares):
             The jobs as stored, in the order given; in place of one whose unique key is taken, the job that has it.
 
         Raises:
-            InvalidArgumentError: One of them makes no sense; nothing was written.
+            InvalidArgumentError: One of them makes no sense. The message says which, and how many are stored: those of
+                the batches before, and none of a sequence.
             UniqueKeyConflictError: As for `enqueue`; the others may be stored.
             ConnectionError: The database did not confirm the write; some may be stored.
 
@@ -323,12 +329,56 @@ class Monque(Declares):
             >>> asyncio.run(main())
             3
         """
-        requests = [as_new_job(item) for item in jobs]
         connected = self._connection()
-        with driver_errors("enqueue the jobs", session):
-            made = await connected.producer.enqueue_many(requests, session)
+        if not isinstance(jobs, Sequence):
+            check_jobs(jobs, Iterable, AsyncIterable)
+            return [job async for stored in self._enqueue_stream(connected, jobs, session) for job in stored]
+        made = await connected.producer.enqueue_many(jobs, session)
         connected.notice_jobs(made)
         return made
+
+    def enqueue_stream(
+        self, source: Iterable[Item] | AsyncIterable[Item], *, session: AsyncClientSession | None = None
+    ) -> AsyncGenerator[list[Job[Any]]]:
+        """Ask for more jobs to be run than fit into memory: they are read, written and given back batch by batch.
+
+        A batch is written when 1,000 jobs, or about 16 MB, have been read, or there are no more. Nothing more is read
+        before the batch has been looked at.
+
+        Args:
+            source: As for `enqueue_many`; of a sequence, too, each batch is checked by itself.
+            session: As for `enqueue`.
+
+        Returns:
+            The jobs as stored, each batch a list, in the order given.
+
+        Raises:
+            InvalidArgumentError: One of them makes no sense. The message says which, and how many are stored: those of
+                the batches before.
+            ConnectionError: The database did not confirm the write of a batch.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         pages = (("resize", {"page": page}) for page in range(2500))
+            ...         async for jobs in monque.enqueue_stream(pages):
+            ...             print(len(jobs))
+            >>> asyncio.run(main())
+            1000
+            1000
+            500
+        """
+        check_jobs(source, Iterable, AsyncIterable)
+        return self._enqueue_stream(self._connection(), source, session)
+
+    async def _enqueue_stream(
+        self, connected: _Connected, source: Iterable[Item] | AsyncIterable[Item], session: AsyncClientSession | None
+    ) -> AsyncGenerator[list[Job[Any]]]:
+        async with aclosing(connected.producer.enqueue_stream(source, session)) as batches:
+            async for jobs in batches:
+                connected.notice_jobs(jobs)
+                yield jobs
 
     # --- managing ---------------------------------------------------------------------------------------------------
 

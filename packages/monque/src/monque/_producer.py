@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import bson
 import pymongo
+from pymongo.errors import OperationFailure
 
 from monque import _transitions as transitions
 from monque._batching import Batcher
-from monque._intake import NewJob, new_job, recurring_job
-from monque.errors import InvalidArgumentError, UniqueKeyConflictError
+from monque._bulk import Batch, Bulk, Item, make_all
+from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job
+from monque._store.errors import TOO_LARGE, driver_errors
+from monque.errors import InvalidArgumentError, PayloadTooLargeError, UniqueKeyConflictError
 from monque.job import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
     from datetime import datetime
 
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -64,27 +69,49 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        job = self._make(request, self._clock.now())
+        job = self.make(request)
         stored = await self._store_one(job, session)
         if request.on_conflict == "return":
             return stored
         return await self._contend(request.on_conflict, job, stored, session)
 
-    async def enqueue_many(self, requests: Sequence[NewJob], session: AsyncClientSession | None) -> list[Job[Any]]:
+    async def enqueue_many(self, items: Iterable[Item], session: AsyncClientSession | None) -> list[Job[Any]]:
         """Check all, then write all."""
+        return await self.store(self.make_all(items), session)
+
+    async def enqueue_stream(
+        self, source: Iterable[Item] | AsyncIterable[Item], session: AsyncClientSession | None
+    ) -> AsyncGenerator[list[Job[Any]]]:
+        """Check and write batch by batch."""
+        bulk = self.bulk()
+        async with aclosing(bulk.batches_of(source)) as batches:
+            async for batch in batches:
+                with bulk.storing(batch):
+                    stored = await self.store(batch, session)
+                yield stored
+
+    def bulk(self) -> Bulk:
+        """For reading jobs batch by batch; in any thread."""
+        return Bulk(lambda request: self._measured(request, self._clock.now()))
+
+    def make_all(self, items: Iterable[Item]) -> Batch:
+        """Check all and make them into jobs; in any thread."""
         now = self._clock.now()
-        jobs = [self._make(request, now) for request in requests]
-        if not jobs:
+        return make_all(items, lambda request: self._measured(request, now))
+
+    async def store(self, batch: Batch, session: AsyncClientSession | None) -> list[Job[Any]]:
+        """Write jobs that were made here."""
+        if not batch.jobs:
             return []
-        stored = await self._store(jobs, session)
-        for number, request in enumerate(requests):
-            if request.on_conflict != "return":
-                stored[number] = await self._contend(request.on_conflict, jobs[number], stored[number], session)
+        with driver_errors("enqueue the jobs", session):
+            stored = await self._store(batch.jobs, session)
+            for number, on_conflict in batch.contending.items():
+                stored[number] = await self._contend(on_conflict, batch.jobs[number], stored[number], session)
         return stored
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
-        wanted = recurring_job(self._make(request, self._clock.now()), cron, self._codec)
+        wanted = recurring_job(self.make(request), cron, self._codec)
         while True:
             holder = await self._store_one(wanted, session)
             if _is_alike(holder, wanted):
@@ -115,7 +142,13 @@ class Producer:
             counts_on_it = session is not None and session.in_transaction
             if on_conflict == "run_after" and stored.status is JobStatus.PENDING and not counts_on_it:
                 return stored
-            changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            try:
+                changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            except OperationFailure as error:
+                if error.code not in TOO_LARGE:
+                    raise
+                # The data of the present run and that of the next lie in one document.
+                raise PayloadTooLargeError(self._size(job), LARGEST_PAYLOAD - self._size(stored)) from error
             if changed is not None:
                 return changed
             stored = await self._store_one(job, session)
@@ -128,9 +161,16 @@ class Producer:
         self._inserts.add(insert)
         return await insert.stored
 
-    def _make(self, request: NewJob, now: datetime) -> Job[Any]:
+    def _size(self, job: Job[Any]) -> int:
+        return len(bson.encode({"data": job.data}, codec_options=self._codec))
+
+    def make(self, request: NewJob) -> Job[Any]:
+        """Check a request and make the job of it; in any thread."""
+        return self._measured(request, self._clock.now())[0]
+
+    def _measured(self, request: NewJob, now: datetime) -> tuple[Job[Any], int]:
         limit = self._options.max_payload_bytes
-        return new_job(self._checked(request), now=now, codec=self._codec, max_payload_bytes=limit)
+        return measured_job(self._checked(request), now=now, codec=self._codec, max_payload_bytes=limit)
 
     def _checked(self, request: NewJob) -> NewJob:
         data = self._workers.checked(request.name, request.data)

@@ -19,6 +19,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── AggregationTimeoutError   a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
+    ├── BlockingCallError         a call of monque.sync on a running event loop
     ├── JobTimeoutError           a run took longer than it may
     ├── StuckHandlerError         a handler was told to end, and has not
     ├── ProcessDiedError          the process that ran a handler ended before the handler did
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
+    "BlockingCallError",
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
@@ -307,6 +309,16 @@ class BlockedEventLoopError(MonqueError):
         )
         self.job = job
         self.seconds = seconds
+
+
+class BlockingCallError(MonqueError, RuntimeError):
+    """A blocking call was made on a running event loop, which it would keep from running."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "monque.sync.Monque blocks, and this call was made on a running event loop; use monque.Monque and await "
+            "there, or make the call in a thread of its own, with asyncio.to_thread for instance"
+        )
 
 
 class JobTimeoutError(MonqueError, TimeoutError):

@@ -369,6 +369,10 @@ class Events:
                     subscriptions.remove(each)
                 self._tell(each.listener, event)
 
+    def forget_tasks(self) -> None:
+        """Wait no more for the async listeners called so far: they ran on an event loop that is gone."""
+        self._tasks = set()
+
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until the async listeners called so far have returned; one that calls this waits for the others.
 

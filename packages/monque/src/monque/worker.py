@@ -632,6 +632,10 @@ class Workers:
         payload = self._typed.get(name) if self._typed and isinstance(name, str) else None
         return data if payload is None else payload.check(data)
 
+    def get(self, name: str) -> AnyWorker | None:
+        """The worker of `name`; None if there is none, or none any more."""
+        return self._by_name.get(name)
+
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 

@@ -149,8 +149,9 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
 
 def test_a_run_that_has_not_begun_can_be_cut_short() -> None:
     job: Any = None
-    run = _Run(job, "token")
-    run.cancel()
+    worker: Any = None
+    run = _Run(job, "token", worker)
+    run.end()
     assert run.task is None
 
 

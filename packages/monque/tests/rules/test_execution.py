@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from monque._execution import execute
+from monque._execution import Executor
+from monque._scope import Scope
 from monque._settlement import reason
 from monque.outcome import Completed, Failed, Released
 from monque.worker import Worker
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monque import Job
+    from monque.outcome import Outcome
+    from monque.worker import AnyWorker
+
+
+async def execute(worker: AnyWorker, job: Job[Any]) -> Outcome:
+    return await Executor([]).execute(worker, Scope(job))
 
 
 class Mishap(BaseException):

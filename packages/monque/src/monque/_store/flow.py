@@ -18,7 +18,7 @@ from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
 from monque._codec import with_stand_ins
-from monque._store.errors import is_key_taken
+from monque._store.errors import TOO_LARGE, is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
 from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
@@ -42,7 +42,7 @@ OLDEST_LEASES = 100
 
 # What the server says when it is one document that it cannot change: `attempts` is no number, or too large a one; the
 # document does not pass the collection's validation; it would become too large.
-_ABOUT_A_DOCUMENT = (14, 2, 121, 10334, 17419)
+_ABOUT_A_DOCUMENT = (14, 2, 121, *TOO_LARGE)
 # Documents that can neither be claimed nor marked as failed are looked over for so many seconds.
 _STUCK_FOR = 60.0
 _LEASE_FIELDS: Document = {
@@ -109,22 +109,32 @@ class Survey:
 
 
 def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[Document]:
-    """The jobs, with what Monque relies on whatever the user's own settings are.
+    """The jobs, with the settings Monque relies on."""
+    return database.get_collection(name, **collection_settings(database.codec_options))
+
+
+def collection_settings(codec: CodecOptions[Any]) -> dict[str, Any]:
+    """What Monque relies on, whatever the user's own settings are.
 
     Writes are acknowledged by a majority, so that no fail-over undoes a claim, and reads come from the primary. The
     user's codecs come along, with stand-ins for what they cannot encode, aware dates, and dates beyond Python's range
     that do not fail a whole batch.
     """
-    codec = with_stand_ins(database.codec_options).with_options(
+    ours = with_stand_ins(codec).with_options(
         document_class=dict, tz_aware=True, tzinfo=None, datetime_conversion=DatetimeConversion.DATETIME_AUTO
     )
-    return database.get_collection(
-        name,
-        codec_options=codec,
-        write_concern=WriteConcern("majority"),
-        read_concern=ReadConcern("local"),
-        read_preference=ReadPreference.PRIMARY,
-    )
+    return {
+        "codec_options": ours,
+        "write_concern": WriteConcern("majority"),
+        "read_concern": ReadConcern("local"),
+        "read_preference": ReadPreference.PRIMARY,
+    }
+
+
+def unless_active(job: Job[Any]) -> tuple[Document, Document]:
+    """Filter and update of the upsert that stores a job, or finds the one that has its unique key."""
+    query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
+    return query, {"$setOnInsert": to_document(job)}
 
 
 class Flow:
@@ -330,15 +340,11 @@ class Flow:
         return holders
 
     async def _upsert(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
-        query = {"name": job.name, "uniqueKey": job.unique_key, "status": {"$in": ACTIVE}}
+        query, update = unless_active(job)
         while True:
             try:
                 document = await self._jobs.find_one_and_update(
-                    query,
-                    {"$setOnInsert": to_document(job)},
-                    upsert=True,
-                    return_document=ReturnDocument.AFTER,
-                    session=session,
+                    query, update, upsert=True, return_document=ReturnDocument.AFTER, session=session
                 )
             except DuplicateKeyError as error:
                 # Somebody else was quicker. In a transaction this cannot be: that would be a conflict, and end it.
