@@ -371,3 +371,12 @@ async def test_declaring_the_same_schedule_again_changes_nothing(bench: Bench) -
         before = bench.find(first)
         assert (await monque.schedule("@daily", "everything", VALUES)).id == first.id
         assert bench.find(first) == before
+        # A name that nobody here has a worker for, and a moment that is cut to milliseconds.
+        for data in ({"price": Decimal(1)}, {"at": datetime(2026, 3, 1, 12, 0, 0, 5678, tzinfo=UTC)}):
+            first = await monque.schedule("@daily", "untyped", data)
+            before = bench.find(first)
+            assert (await monque.schedule("@daily", "untyped", data)).id == first.id
+            assert bench.find(first) == before
+        first = await monque.schedule("@daily", "untyped", {"price": Decimal(1)}, unique_key="a")
+        changed = await monque.schedule("@daily", "untyped", {"price": Decimal(2)}, unique_key="a")
+        assert (changed.id, changed.data) == (first.id, {"price": Decimal128("2")})
