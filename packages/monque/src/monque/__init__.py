@@ -1,5 +1,6 @@
 """A background-job queue and scheduler on MongoDB."""
 
+from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
@@ -19,11 +20,13 @@ from monque.errors import (
     InvalidResultError,
     JobDocumentError,
     JobStateError,
+    JobTimeoutError,
     LeaseExpiredError,
     MonqueError,
     PayloadTooLargeError,
     ProcessDiedError,
     ShutdownTimeoutError,
+    StuckHandlerError,
     UniqueKeyConflictError,
     WorkerRegistrationError,
 )
@@ -45,8 +48,9 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
-from monque.job import FollowUp, Job, JobStatus
-from monque.options import Concurrency, Lease, Options, Polling, Retry
+from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
+from monque.options import Concurrency, Lease, Options, Polling, Retry, Timeout
+from monque.outcome import Cancel, Fail, RetryIn, Snooze
 from monque.router import Router
 from monque.worker import Worker
 
@@ -54,6 +58,7 @@ __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
     "BulkResult",
+    "Cancel",
     "ChangeStreamClosedEvent",
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
@@ -62,6 +67,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
+    "Fail",
     "FollowUp",
     "HandlerError",
     "InvalidArgumentError",
@@ -77,18 +83,22 @@ __all__ = [
     "JobDocumentError",
     "JobErrorEvent",
     "JobFailEvent",
+    "JobFailure",
     "JobFilter",
     "JobLostEvent",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
     "JobStatus",
+    "JobTimeoutError",
     "Jobs",
     "JobsCancelledEvent",
     "JobsDeletedEvent",
     "JobsRetriedEvent",
     "Lease",
     "LeaseExpiredError",
+    "LogLine",
+    "Middleware",
     "Monque",
     "MonqueError",
     "NewJob",
@@ -97,11 +107,17 @@ __all__ = [
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "Progress",
     "Retry",
+    "RetryIn",
     "Router",
     "ShutdownTimeoutError",
+    "Snooze",
     "StaleRecoveredEvent",
+    "StuckHandlerError",
+    "Timeout",
     "UniqueKeyConflictError",
     "Worker",
     "WorkerRegistrationError",
+    "current_job",
 ]

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from monque.options import Retry, seconds
 
+
 def retry_delay(retry: Retry, fail_count: int) -> timedelta | None:
     """How long to wait after failure number `fail_count`, or None when it was the last one."""
     if fail_count >= retry.max_retries:

@@ -343,6 +343,7 @@ class StuckHandlerError(MonqueError):
         self.job = job
         self.seconds = seconds
 
+
 class ProcessDiedError(MonqueError):
     """The process that ran a handler ended before the handler did.
 

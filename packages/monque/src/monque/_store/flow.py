@@ -112,7 +112,8 @@ def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[D
     """The jobs, with what Monque relies on whatever the user's own settings are.
 
     Writes are acknowledged by a majority, so that no fail-over undoes a claim, and reads come from the primary. The
-    user's codecs come along, with stand-ins for what they cannot encode, aware dates, and dates beyond Python's range that do not fail a whole batch.
+    user's codecs come along, with stand-ins for what they cannot encode, aware dates, and dates beyond Python's range
+    that do not fail a whole batch.
     """
     codec = with_stand_ins(database.codec_options).with_options(
         document_class=dict, tz_aware=True, tzinfo=None, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -236,6 +237,10 @@ class Flow:
             return Settled(set(), refused)
         return Settled(await self._lost(changes) - refused.keys(), refused)
 
+    async def settle_in(self, session: AsyncClientSession, change: Transition) -> bool:
+        """Write one outcome as part of the session's transaction; False if the claim is gone or the job changed."""
+        return (await self._jobs.update_one(change.filter, change.update, session=session)).matched_count == 1
+
     async def reread(self, job: ObjectId, token: str) -> Job[Any] | None:
         """The job as it is now, if the claim still holds."""
         document = await self._jobs.find_one(transitions.held([job], token))
@@ -282,11 +287,14 @@ class Flow:
             {"operationType": {"$in": ["insert", "replace"]}, **pending},
             {"operationType": "update", f"{updated}.status": JobStatus.PENDING.value},
             {"operationType": "update", f"{updated}.nextRunAt": {"$exists": True}},
+            {"operationType": "update", f"{updated}.status": JobStatus.CANCELLED.value},
         ]
+        is_cancelled = {"$eq": [f"${updated}.status", JobStatus.CANCELLED.value]}
         project = {
             "name": "$fullDocument.name",
             "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]},
             "at": "$wallTime",
+            "cancelled": {"$cond": [is_cancelled, "$documentKey._id", "$$REMOVE"]},
         }
         jobs = self._glance.with_options(read_concern=ReadConcern("majority"))
         return await jobs.watch(
