@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -29,6 +31,7 @@ from monque import (
     NewJob,
     Options,
     PayloadTooLargeError,
+    Router,
     UniqueKeyConflictError,
     _monque,
 )
@@ -214,12 +217,16 @@ def test_a_label_stays_and_the_identity_is_fresh(monque_uri: str) -> None:
 
 
 def test_a_server_that_cannot_be_reached_is_told_at_each_call() -> None:
-    monque = Monque("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
-    for _ in range(2):
-        with pytest.raises(ConnectionError, match="cannot connect to MongoDB"):
-            monque.now("work")
-    assert not monque.is_healthy()
-    monque.close()
+    with warnings.catch_warnings():
+        # The driver leaves sockets to be collected when it is closed while it connects.
+        warnings.simplefilter("ignore", ResourceWarning)
+        monque = Monque("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="cannot connect to MongoDB"):
+                monque.now("work")
+        assert not monque.is_healthy()
+        monque.close()
+        gc.collect()
 
 
 def test_what_holds_for_the_first_call_does_not_hold_for_what_runs_in_the_background(
@@ -393,6 +400,54 @@ class asynchronous_producer:  # noqa: N801  used as a function
 
     def __exit__(self, *_: object) -> None:
         self._monque.close()
+
+
+def test_the_workers_of_a_router_are_included(monque: Monque) -> None:
+    router, heard = Router(), Heard()
+
+    @router.worker("work")
+    async def work(job: Job[Any]) -> None:
+        heard(job.data)
+
+    monque.include(router)
+    monque.enqueue(work.new(7))
+    monque.start()
+    heard.wait()
+    assert heard.things == [7]
+
+
+def test_a_handler_enqueues_by_awaiting(monque: Monque) -> None:
+    heard = Heard()
+
+    @monque.worker("second")
+    async def second(number: int) -> None:
+        heard(number)
+
+    @monque.worker("first")
+    async def first(number: int) -> None:
+        await second.enqueue(number=number + 1)
+
+    monque.enqueue(first.new(number=1))
+    monque.start()
+    heard.wait()
+    assert heard.things == [2]
+
+
+def test_a_hurried_stop_gives_jobs_back(monque: Monque) -> None:
+    heard = Heard()
+
+    @monque.worker("endless")
+    async def endless(job: Job[Any]) -> None:
+        heard(job.id)
+        await asyncio.Event().wait()
+
+    job = monque.now("endless")
+    monque.start()
+    heard.wait()
+    monque.stop(hurry=True)
+    found = monque.jobs.get(job.id)
+    assert found is not None
+    assert found.status is JobStatus.PENDING
 
 
 def test_stopping_what_was_never_begun_does_nothing(monque_uri: str) -> None:
