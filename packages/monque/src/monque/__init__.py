@@ -1,5 +1,6 @@
 """A background-job queue and scheduler on MongoDB."""
 
+from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
@@ -20,11 +21,13 @@ from monque.errors import (
     InvalidResultError,
     JobDocumentError,
     JobStateError,
+    JobTimeoutError,
     LeaseExpiredError,
     MonqueError,
     PayloadTooLargeError,
     ProcessDiedError,
     ShutdownTimeoutError,
+    StuckHandlerError,
     UniqueKeyConflictError,
     WorkerRegistrationError,
 )
@@ -46,8 +49,9 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
-from monque.job import FollowUp, Job, JobStatus
-from monque.options import Concurrency, Lease, Options, Polling, Retry
+from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
+from monque.options import Concurrency, Lease, Options, Polling, Retry, Timeout
+from monque.outcome import Cancel, Fail, RetryIn, Snooze
 from monque.router import Router
 from monque.worker import Worker
 
@@ -56,6 +60,7 @@ __all__ = [
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
+    "Cancel",
     "ChangeStreamClosedEvent",
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
@@ -64,6 +69,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
+    "Fail",
     "FollowUp",
     "HandlerError",
     "InvalidArgumentError",
@@ -79,18 +85,22 @@ __all__ = [
     "JobDocumentError",
     "JobErrorEvent",
     "JobFailEvent",
+    "JobFailure",
     "JobFilter",
     "JobLostEvent",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
     "JobStatus",
+    "JobTimeoutError",
     "Jobs",
     "JobsCancelledEvent",
     "JobsDeletedEvent",
     "JobsRetriedEvent",
     "Lease",
     "LeaseExpiredError",
+    "LogLine",
+    "Middleware",
     "Monque",
     "MonqueError",
     "NewJob",
@@ -99,11 +109,17 @@ __all__ = [
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "Progress",
     "Retry",
+    "RetryIn",
     "Router",
     "ShutdownTimeoutError",
+    "Snooze",
     "StaleRecoveredEvent",
+    "StuckHandlerError",
+    "Timeout",
     "UniqueKeyConflictError",
     "Worker",
     "WorkerRegistrationError",
+    "current_job",
 ]

@@ -21,7 +21,7 @@ class UnusableTypeError(MonqueError):
 class _Nothing:
     """What came where nothing did."""
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override is newer
         return "nothing"
 
 
@@ -50,7 +50,8 @@ class Adapter:
         from typing_extensions import TypedDict
 
         fields = {name: NotRequired[kind] if name in optional else kind for name, kind in types.items()}
-        shape: Any = TypedDict("shape", fields)  # type: ignore[operator]  # pyright: ignore
+        make: Any = TypedDict
+        shape = make("shape", fields)
         # Types that have a configuration of their own keep it; all others inherit this one.
         shape.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
         try:
@@ -80,7 +81,10 @@ class Adapter:
 
     def dump(self, values: dict[str, Any]) -> dict[str, Any]:
         """What is stored of values that were checked."""
-        return stored(self._adapter.dump_python(values, by_alias=True, round_trip=True, warnings=False))
+        dumped: dict[str, Any] = stored(
+            self._adapter.dump_python(values, by_alias=True, round_trip=True, warnings=False)
+        )
+        return dumped
 
     def _validated(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return self._adapter.validate_python(values, by_alias=True, by_name=True)

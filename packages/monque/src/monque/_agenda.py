@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from monque._store.search import Candidate, Sighting
     from monque.options import Concurrency
-    from monque.worker import Workers
+    from monque.worker import AnyWorker, Workers
 
 
 _WIDEST = 15
@@ -63,7 +63,7 @@ class Agenda:
 
     def capacity(self) -> int:
         """How many jobs may run at once in all."""
-        slots = sum(self._slots(worker.name) for worker in self._workers.all())
+        slots = sum(self._slots(worker) for worker in self._workers.all())
         return slots if self._limits.per_instance is None else min(slots, self._limits.per_instance)
 
     def occupy(self, name: str, slots: int = 1) -> None:
@@ -155,10 +155,10 @@ class Agenda:
         return {name: share for name, share in shares.items() if share}
 
     def _free(self, name: str) -> int:
-        return self._slots(name) - sum(self._running[other] for other in self._workers.siblings(name))
+        return self._slots(self._workers[name]) - sum(self._running[other] for other in self._workers.siblings(name))
 
-    def _slots(self, name: str) -> int:
-        return self._workers[name].concurrency or self._limits.per_worker
+    def _slots(self, worker: AnyWorker) -> int:
+        return worker.concurrency or self._limits.per_worker
 
     def _by_turn(self, item: tuple[str, int]) -> tuple[int, str]:
         return self._turns[item[0]], item[0]

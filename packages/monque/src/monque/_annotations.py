@@ -27,7 +27,7 @@ def underlying(function: object) -> Any:  # noqa: ANN401  whatever can be called
     while isinstance(function, functools.partial):
         function = function.func  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if not inspect.isroutine(function):
-        function = type(function).__call__  # type: ignore[operator]
+        function = type(function).__call__
     return inspect.unwrap(getattr(function, "__func__", function))
 
 

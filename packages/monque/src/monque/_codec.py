@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, DecimalException
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
-from bson import Decimal128
+from bson import Decimal128, ObjectId
 from bson.binary import UuidRepresentation
 from bson.codec_options import TypeRegistry
 
@@ -28,11 +32,15 @@ def stand_in(value: object) -> Any:  # noqa: ANN401  whatever BSON can hold
         return Decimal128(value)
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, date | time) and not isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, set | frozenset):
         return [stand_in(part) for part in cast("Iterable[object]", value)]
-    return value
+    return _text(value)
+
+
+def _text(value: object) -> object:
+    if isinstance(value, date | time) and not isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, PurePath | IPv4Address | IPv6Address) else value
 
 
 def with_stand_ins(codec: CodecOptions[Any]) -> CodecOptions[Any]:
@@ -66,32 +74,38 @@ def stored(value: Any) -> Any:  # noqa: ANN401  whatever Python can hold
 
     What BSON cannot hold stays as it is, and is found when the job is made.
     """
-    kind = type(value)
-    if kind in _AS_THEY_ARE:
+    if type(value) in _AS_THEY_ARE:
         return value
     if isinstance(value, Mapping):
         return {_key(key): stored(part) for key, part in cast("Mapping[object, object]", value).items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return [stored(part) for part in cast("Iterable[object]", value)]
-    if isinstance(value, datetime):
-        return _moment(value)
+    return _moment(value) if isinstance(value, datetime) else _stored_alone(value)
+
+
+def _stored_alone(value: object) -> Any:  # noqa: ANN401  whatever Python can hold
     if isinstance(value, Enum):
         return stored(value.value)
+    if type(value).__module__ in _MODULES_OF_TEXT:
+        return str(value)
     try:
         return stand_in(value)
     except DecimalException:  # more digits than there is room for
         return value
 
 
+# Pydantic's URLs and the like, which are read from text.
+_MODULES_OF_TEXT = frozenset({"pydantic.networks", "pydantic_core", "pydantic_core._pydantic_core"})
 _AS_THEY_ARE = frozenset({str, int, float, bool, type(None), bytes})
 
 
 def _key(key: object) -> object:
     """Keys are text; whole numbers, UUIDs, dates and enums are read back from theirs."""
-    key = key.value if isinstance(key, Enum) else key
-    if isinstance(key, str) or key is None or isinstance(key, tuple | bytes | bool):
-        return key
-    return key.isoformat() if isinstance(key, date | time) else str(key)
+    if isinstance(key, Enum):
+        return _key(key.value)
+    if isinstance(key, date | time):
+        return key.isoformat()
+    return str(key) if isinstance(key, int | float | Decimal | UUID | ObjectId) else key
 
 
 def _moment(moment: datetime) -> datetime:
@@ -105,9 +119,11 @@ def restored(value: Any) -> Any:  # noqa: ANN401  whatever BSON can hold
     if isinstance(value, Decimal128):
         return value.to_decimal()
     if isinstance(value, dict):
-        parts = {key: restored(part) for key, part in cast("dict[str, object]", value).items()}
-        return parts if any(parts[key] is not part for key, part in value.items()) else value
+        mapping = cast("dict[str, object]", value)
+        parts = {key: restored(part) for key, part in mapping.items()}
+        return parts if any(parts[key] is not part for key, part in mapping.items()) else mapping
     if isinstance(value, list):
-        items = [restored(part) for part in cast("list[object]", value)]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        items = cast("list[object]", value)
+        new = [restored(item) for item in items]
+        return new if any(one is not other for one, other in zip(new, items, strict=True)) else items
     return value

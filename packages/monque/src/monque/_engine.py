@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,31 +18,36 @@ from monque import _transitions as transitions
 from monque import events as ev
 from monque._agenda import Agenda, Spread
 from monque._batching import Batcher
-from monque._execution import execute
+from monque._execution import Executor, ended_with
 from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
+from monque._retry import policy
+from monque._scope import Scope
 from monque._settlement import Finished, finish, plan
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
+from monque._transaction import transact
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
-from monque.errors import MonqueError, ShutdownTimeoutError
-from monque.options import seconds
-from monque.outcome import COMPLETED, RELEASED, Completed, Failed
+from monque.errors import JobTimeoutError, MonqueError, ShutdownTimeoutError, StuckHandlerError
+from monque.options import Timeout, seconds
+from monque.outcome import COMMITTED, COMPLETED, RELEASED, Completed, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
 
     from bson import ObjectId
+    from pymongo.asynchronous.client_session import AsyncClientSession
 
     from monque._clock import ServerClock
     from monque._store.flow import Claimed, Flow
     from monque._store.search import Candidate
     from monque.job import Job
-    from monque.options import Options
-    from monque.worker import Workers
+    from monque.options import Options, Retry
+    from monque.outcome import Outcome
+    from monque.worker import AnyWorker, Workers
 
 T = TypeVar("T")
 
@@ -60,29 +66,34 @@ _OVERLAP = 1.0
 _PATIENCE = 5.0
 
 
-class _Run:
+class _Run(Scope):
     """A handler at work.
 
     Attributes:
-        job: The job, as claimed.
-        token: The token of its claim.
+        token: The token of the claim.
+        worker: The worker, as it was when the run began.
         task: What runs the handler.
         has_begun: Whether the task has taken its first step.
-        is_cut_short: Whether it is not to begin, or not to go on.
+        is_settled: Whether its outcome was decided without waiting for its end.
+        committed: What is written in the transaction that the handler is part of, once that is committed.
+        timers: Go off when it has taken too long.
     """
 
-    __slots__ = ("has_begun", "is_cut_short", "job", "task", "token")
+    __slots__ = ("committed", "has_begun", "is_settled", "task", "timers", "token", "worker")
 
-    def __init__(self, job: Job[Any], token: str) -> None:
-        self.job = job
+    def __init__(self, job: Job[Any], token: str, worker: AnyWorker) -> None:
+        super().__init__(job)
         self.token = token
+        self.worker = worker
         self.task: asyncio.Task[None] | None = None
-        self.has_begun = False
-        self.is_cut_short = False
+        self.has_begun = self.is_settled = False
+        self.committed: Finished | None = None
+        self.timers: list[asyncio.TimerHandle] = []
 
-    def cancel(self) -> None:
-        """Cut it short. A task that is cancelled before its first step would never free its slot."""
-        self.is_cut_short = True
+    def end(self, ending: BaseException | None = None) -> None:
+        """Tell the handler to end. A task that is cancelled before its first step would never free its slot."""
+        self.should_stop = True
+        self.ending = ending or self.ending
         if self.task is not None and self.has_begun:
             self.task.cancel()
 
@@ -90,12 +101,21 @@ class _Run:
 class Engine:
     """One instance at work, from `run()` until `stop()`."""
 
-    def __init__(
-        self, flow: Flow, workers: Workers, options: Options, *, events: ev.Events, clock: ServerClock, instance: str
+    def __init__(  # noqa: PLR0913  one place that puts all of it together
+        self,
+        flow: Flow,
+        workers: Workers,
+        executor: Executor,
+        options: Options,
+        *,
+        events: ev.Events,
+        clock: ServerClock,
+        instance: str,
     ) -> None:
         self._flow = flow
         self._workers = workers
         self._options = options
+        self._executor = executor
         self._events = events
         self._clock = clock
         self._instance = instance
@@ -110,9 +130,12 @@ class Engine:
         self._claims: dict[asyncio.Task[None], list[Candidate]] = {}
         # Tokens by job id, from the claim until the outcome is written.
         self._held: dict[ObjectId, str] = {}
+        # Jobs whose leases are left alone: their documents are being changed in a transaction.
+        self._unrenewed: set[ObjectId] = set()
         self._keeper = LeaseKeeper(
             flow.collection,
             self._held,
+            self._unrenewed,
             Reports(lost=self._lost, trouble=self._report, culprit=self._current_job),
             instance=instance,
             interval=options.lease.heartbeat_interval,
@@ -130,14 +153,30 @@ class Engine:
 
     async def run(self) -> None:
         """Work until `stop()`, then end in order: running handlers finish, what they came to is written."""
-        async with self._keeper.keeping():
+        async with self._keeper.keeping(), self._hearing_of_cancellations():
             async with self._wakeup.listening():
                 while not self.is_stopping:
                     await self._work()
             while self._claims:
                 await asyncio.wait(self._claims)
             await self._finish_running()
+            await self._executor.close()
             await self._settles.flush()
+
+    @asynccontextmanager
+    async def _hearing_of_cancellations(self) -> AsyncGenerator[None]:
+        self._events.on("job:cancelled", self._cancelled)
+        self._events.on("jobs:cancelled", self._cancelled)
+        try:
+            yield
+        finally:
+            self._events.off("job:cancelled", self._cancelled)
+            self._events.off("jobs:cancelled", self._cancelled)
+
+    def _cancelled(self, event: ev.JobCancelledEvent | ev.JobsCancelledEvent) -> None:
+        """Jobs were cancelled here. Should they be at work here, too, the next beat finds out: have it soon."""
+        if isinstance(event, ev.JobsCancelledEvent) or event.job.id in self._held:
+            self._keeper.hasten()
 
     def stop(self, *, hurry: bool = False) -> None:
         """Start nothing more; with `hurry`, cancel what is running instead of waiting for it."""
@@ -223,6 +262,9 @@ class Engine:
     def _hinted(self, hint: Hint | None) -> None:
         if hint is None:
             self._times.hasten()
+        elif hint.cancelled is not None:
+            if hint.cancelled in self._held:
+                self._keeper.hasten()
         else:
             self._expect(hint.name, hint.due or hint.at, hint.at)
             self._wakeup.want(bool(self._agenda.closed()))
@@ -339,7 +381,7 @@ class Engine:
                 self._settles.add(Finished(job, token, RELEASED))
         else:
             for job in claimed.jobs:
-                self._start(_Run(job, token))
+                self._start(_Run(job, token, self._workers[job.name]))
             slots.subtract(job.name for job in claimed.jobs)
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
@@ -357,8 +399,11 @@ class Engine:
         job = run.job
         run.has_begun = True
         try:
-            finished = Finished(job, run.token, RELEASED) if run.is_cut_short else await self._execute(run)
-            if self._held.get(job.id) == run.token:
+            finished = Finished(job, run.token, RELEASED) if run.should_stop else await self._execute(run)
+            if finished.outcome is COMMITTED and run.committed is not None:
+                self._let_go(run)
+                self._announce(run.committed)
+            elif self._held.get(job.id) == run.token and not run.is_settled:
                 self._settles.add(self._decide(finished))
         except Exception as error:  # noqa: BLE001  whatever it is, the lease must not be renewed for ever
             self._abandon(run, error)
@@ -370,19 +415,79 @@ class Engine:
 
     async def _execute(self, run: _Run) -> Finished:
         self._events.emit(ev.JobStartEvent, run.job)
-        started = time.perf_counter()
-        outcome = await execute(self._workers[run.job.name], run.job)
+        worker, started = run.worker, time.perf_counter()
+        if run.job.timeout is not None or worker.timeout is not None:
+            self._limit(run, worker.timeout if run.job.timeout is None else Timeout(run.job.timeout))
+        if worker.transaction:
+            outcome = await self._transact(run)
+        else:
+            outcome = await self._executor.execute(worker, run)
+        for timer in run.timers:
+            timer.cancel()
         if outcome is RELEASED and not self.is_stopping:
             # Nobody but a stop gives jobs back: the handler has cancelled itself.
             outcome = Failed(asyncio.CancelledError())
         return Finished(run.job, run.token, outcome, time.perf_counter() - started)
+
+    async def _transact(self, run: _Run) -> Outcome:
+        """Run the handler and settle the job in one transaction. Renewing its lease meanwhile would get in the way."""
+        began = time.perf_counter()
+
+        async def settle(session: AsyncClientSession, outcome: Completed) -> Outcome | None:
+            finished = self._decide(Finished(run.job, run.token, outcome, time.perf_counter() - began))
+            (change,) = plan([finished], now=self._clock.now())
+            run.committed = finished
+            return COMMITTED if await self._flow.settle_in(session, change) else await self._refused(run)
+
+        self._limit(run, Timeout(self._lease / 2))
+        self._unrenewed.add(run.job.id)
+        try:
+            execute = partial(self._executor.execute, run.worker, run)
+            return await transact(self._flow.collection.database.client, run, execute, settle)
+        except BaseException as error:  # noqa: BLE001  cancelled between two attempts, or the database is not there
+            return ended_with(error, run)
+        finally:
+            self._unrenewed.discard(run.job.id)
+
+    async def _refused(self, run: _Run) -> Outcome | None:
+        """A completion was not written: the claim is gone, or the job was given a schedule or a follow-up meanwhile."""
+        job = await self._flow.reread(run.job.id, run.token)
+        if job is None:
+            self._let_go(run)
+            self._events.emit(ev.JobLostEvent, run.job)
+            return RELEASED
+        run.job = job
+        return None
+
+    def _limit(self, run: _Run, timeout: Timeout | None) -> None:
+        """Tell the handler to end when its time is up, and wait no longer some time after that."""
+        if timeout is not None:
+            ending = JobTimeoutError(run.job.id, seconds(timeout.soft))
+            run.timers += [
+                self._loop.call_later(seconds(timeout.soft), run.end, ending),
+                self._loop.call_later(timeout.hard_after, self._overdue, run, timeout.hard_after),
+            ]
+
+    def _overdue(self, run: _Run, duration: float) -> None:
+        """The handler was told to end, and has not: a process is killed, others can only be named."""
+        run.is_overdue = True
+        run.end()
+        if run.worker.run_in != "process":
+            self._events.emit(ev.JobErrorEvent, StuckHandlerError(run.job, duration), run.job)
+            if run.ending is not None and self._held.get(run.job.id) == run.token:
+                run.is_settled = True
+                self._settles.add(self._decide(Finished(run.job, run.token, Failed(run.ending), duration)))
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""
         job = finished.job
         if finished.outcome is COMPLETED and job.repeat_interval is None and job.follow_up is None:
             return finished
-        return finish(finished, retry=self._options.retry, now=self._clock.now())
+        return finish(finished, retry=self._retry(job), now=self._clock.now())
+
+    def _retry(self, job: Job[Any]) -> Retry:
+        worker = self._workers[job.name] if job.name in self._workers else None
+        return policy((worker and worker.retry) or self._options.retry, job.retry)
 
     def _current_job(self) -> Job[Any] | None:
         """The job whose handler has the event loop at this moment; asked from another thread."""
@@ -395,7 +500,9 @@ class Engine:
             if self._held.get(run.job.id) == run.token:
                 del self._held[run.job.id]
                 self._events.emit(ev.JobLostEvent, run.job)
-                run.cancel()
+                run.is_lost = True
+                run.end()
+                run.timers.append(self._loop.call_later(_CLEAN_UP, self._overdue, run, _CLEAN_UP))
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
@@ -531,7 +638,7 @@ class Engine:
         if self._running:
             late = [run.job for run in self._running]
             for run in self._running:
-                run.cancel()
+                run.end()
             self._report(ShutdownTimeoutError(time.monotonic() - self._stopped, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
 

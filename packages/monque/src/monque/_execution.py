@@ -1,30 +1,109 @@
-"""Running one claimed job: the handler is called, an outcome comes back. The database plays no part."""
+"""Running one claimed job: the handler is called in its place, an outcome comes back. The database plays no part."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from monque.outcome import COMPLETED, RELEASED, Failed, Outcome
+from monque._child import Reference
+from monque._processes import ProcessPool
+from monque._scope import enter
+from monque._settlement import outcome_of
+from monque._threads import start_in_thread
+from monque.job import Job
+from monque.outcome import COMPLETED, RELEASED, Completed, Failed, Outcome, Verdict
 
 if TYPE_CHECKING:
-    from monque.job import Job
+    from collections.abc import Sequence
+
+    from monque._scope import Scope
     from monque.worker import AnyWorker
 
+Middleware = Callable[[Job[Any]], AbstractAsyncContextManager[object]]
 
-async def execute(worker: AnyWorker, job: Job[Any]) -> Outcome:
-    """Run the handler and say what came of it."""
-    try:
+
+class Executor:
+    """Runs handlers, each in its place, within the middleware."""
+
+    def __init__(self, middleware: Sequence[Middleware]) -> None:
+        self._middleware = middleware
+        self._processes = ProcessPool("monque._scope:in_child")
+
+    async def close(self) -> None:
+        """End the processes there are; a handler at work in one ends with it."""
+        await self._processes.close()
+
+    async def execute(self, worker: AnyWorker, run: Scope) -> Outcome:
+        """Run the handler and say what came of it."""
+        enter(run)
+        try:
+            returned = await (self._within(worker, run) if self._middleware else self._call(worker, run))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
+            return ended_with(error, run)
+        if isinstance(returned, Verdict):
+            return outcome_of(returned, returned)
+        return COMPLETED if not worker.store_result else Completed(returned)
+
+    async def _within(self, worker: AnyWorker, run: Scope) -> object:
+        async with AsyncExitStack() as stack:
+            for middleware in self._middleware:
+                await stack.enter_async_context(middleware(run.job))
+            return await self._call(worker, run)
+        return None  # the middleware has swallowed an exception
+
+    async def _call(self, worker: AnyWorker, run: Scope) -> object:
         if worker.run_in == "loop":
-            await worker.handler(job)
-        else:
-            args, kwargs = worker.payload.arguments(job)
-            await asyncio.to_thread(worker.function, *args, **kwargs)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
-        # Only the engine cancels a run, and whatever the handler raises on its way out then is not its fault. A
-        # cancellation that leaked out of the handler's own affairs is a failure like any other.
-        task = asyncio.current_task()
-        return RELEASED if task is not None and task.cancelling() else Failed(error)
-    return COMPLETED
+            return await worker.handler(run.job)
+        args, kwargs = worker.payload.arguments(run.job)
+        if worker.run_in == "thread":
+            call = partial(worker.function, *args, **kwargs)
+            return await _outlast(start_in_thread(call, name=f"monque-{worker.name}"))
+        return await self._in_process(worker, run, args, kwargs)
+
+    async def _in_process(self, worker: AnyWorker, run: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        call = (Reference.of(worker.function), args, kwargs)
+        process = self._processes.start(_HERE, call, context={"job": run.job}, heard=run.note)
+        while not process.done.done():
+            try:
+                await asyncio.wait([process.done])
+            except asyncio.CancelledError:
+                if run.is_lost or run.is_overdue:
+                    process.kill()
+                else:
+                    process.interrupt(run.ending or asyncio.CancelledError())
+        return process.done.result()
+
+
+def call_in_child(reference: Reference, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    """Call a function with arguments by name, too."""
+    return reference.resolve()(*args, **kwargs)
+
+
+_HERE = Reference.of(call_in_child)
+
+
+async def _outlast(thread: asyncio.Future[object]) -> object:
+    """Wait for a thread. Nobody can end one from outside, so its slot is taken until it ends, come what may."""
+    while not thread.done():
+        try:
+            await asyncio.wait([thread])
+        except asyncio.CancelledError:
+            continue
+    return thread.result()
+
+
+def ended_with(error: BaseException, run: Scope) -> Outcome:
+    """What it means that a run ended with this error."""
+    if isinstance(error, Verdict):
+        return outcome_of(error, error)
+    # A cancellation that leaked out of the handler's own affairs is a failure like any other.
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return Failed(error)
+    # The engine has told it to end, and whatever the handler raises on its way out then is not its fault.
+    return RELEASED if run.ending is None else Failed(run.ending)

@@ -19,6 +19,7 @@ from monque.job import JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from bson import ObjectId
     from pymongo.asynchronous.collection import AsyncCollection
@@ -48,18 +49,23 @@ class Reports:
 
 
 class LeaseKeeper:
-    """Renews the leases of the jobs in `held` (their tokens by id), and watches the event loop meanwhile."""
+    """Renews the leases of the jobs in `held` (their tokens by id), and watches the event loop meanwhile.
+
+    Those in `exempt` are not renewed.
+    """
 
     def __init__(
         self,
         collection: AsyncCollection[Any],
         held: Mapping[ObjectId, str],
+        exempt: AbstractSet[ObjectId],
         reports: Reports,
         *,
         instance: str,
         interval: float,
     ) -> None:
         self._held = held
+        self._exempt = exempt
         self._reports = reports
         self._instance = instance
         self._interval = interval
@@ -67,7 +73,7 @@ class LeaseKeeper:
         self._loop_thread = threading.get_ident()
         self._leaving = threading.Event()
         self._answered = self._renewed = time.monotonic()
-        self._asked = False
+        self._asked = self._is_hasty = False
         self._blocked: BlockedEventLoopError | None = None
         self._thread = threading.Thread(target=self._run, name="monque-lease", daemon=True)
         self._client, self._jobs = _twin(collection, timeout=interval)
@@ -82,6 +88,10 @@ class LeaseKeeper:
             self._leaving.set()
             await asyncio.to_thread(self._thread.join)
 
+    def hasten(self) -> None:
+        """Renew the leases soon: one of them may have been taken away."""
+        self._is_hasty = True
+
     def is_healthy(self) -> bool:
         """Whether the leases that are held are being renewed, and others would be."""
         if self._thread.ident is not None and not self._thread.is_alive():
@@ -93,12 +103,15 @@ class LeaseKeeper:
             next_beat = time.monotonic() + self._interval
             while not self._leaving.wait(min(self._interval, _BLOCKED_AFTER) / 4):
                 self._watch_loop()
-                if time.monotonic() >= next_beat:
+                if time.monotonic() >= next_beat or self._is_hasty:
+                    self._is_hasty = False
                     # A beat that failed is repeated soon: the lease has room for several.
                     next_beat = time.monotonic() + self._interval * (1 if self._beat() else 0.25)
 
     def _beat(self) -> bool:
         held = dict(self._held)
+        for job in tuple(self._exempt):
+            held.pop(job, None)
         try:
             lost = _renew(self._jobs, held, self._instance) if held else {}
         except Exception as error:  # noqa: BLE001  whatever it is, the leases must not end with this thread

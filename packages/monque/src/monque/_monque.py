@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pymongo
 
@@ -20,6 +20,7 @@ from monque._clock import ServerClock
 from monque._connection import Source, check_source, open_database
 from monque._cron import Cron
 from monque._engine import Engine
+from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
 from monque._producer import Producer
 from monque._store import indexes
@@ -30,6 +31,7 @@ from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError
 from monque.events import Events, Subscribe
 from monque.options import Options, seconds
+from monque.router import Router, check_router
 from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ if TYPE_CHECKING:
     from monque._intake import OnConflict
     from monque.job import Job
     from monque.options import Duration
-    from monque.router import Router
+
+M = TypeVar("M", bound=Middleware)
 
 _CLOCK_INTERVAL = 30.0
 # The next reading is another chance, and whoever closes should not wait for a dead connection.
@@ -117,6 +120,7 @@ class Monque(Declares):
         self._source = source
         self._options = options or Options()
         self._workers = Workers()
+        self._middleware: list[Middleware] = []
         self._events = Events()
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -212,7 +216,8 @@ class Monque(Declares):
 
         Raises:
             InvalidArgumentError: An argument makes no sense; nothing was written.
-            PayloadTooLargeError: `data` is too big; nothing was written.
+            PayloadTooLargeError: `data` is too big, by itself or beside that of a run it is to follow; nothing was
+                written.
             UniqueKeyConflictError: The key is taken and `on_conflict` says "raise", or it is taken by a recurring job,
                 which only `schedule` changes; nothing was written.
             ConnectionError: The database did not confirm the write.
@@ -401,6 +406,41 @@ class Monque(Declares):
     def _add(self, worker: AnyWorker, *, replace: bool) -> None:  # type: ignore[explicit-override]  # typing.override is newer
         self._register([worker], replace=replace)
 
+    def use(self, middleware: M) -> M:
+        """Have every run take place within what this gives: for tracing, dependencies, tenants and the like.
+
+        A middleware is called with the job before its handler begins, and gives an async context manager; the handler
+        runs within. The first middleware is the outermost. What the handler raises comes through it, `Snooze` and the
+        like included; what it raises itself counts as raised by the handler. Context variables it sets are seen by
+        the handler, in a thread, too, but not in a process.
+
+        Args:
+            middleware: A function of a job, usually one with `@asynccontextmanager`.
+
+        Returns:
+            The same, so that this is a decorator, too.
+
+        Raises:
+            ConfigurationError: It cannot be called.
+
+        Example:
+            >>> from collections.abc import AsyncGenerator
+            >>> from contextlib import asynccontextmanager
+            >>> monque = Monque()
+            >>> @monque.use
+            ... @asynccontextmanager
+            ... async def announced(job: Job[Any]) -> AsyncGenerator[None]:
+            ...     print("before", job.name)
+            ...     yield
+            ...     print("after", job.name)
+        """
+        if not callable(middleware):
+            raise ConfigurationError(
+                "middleware", middleware, "a function of a job that gives an async context manager"
+            )
+        self._middleware.append(middleware)
+        return middleware
+
     def include(self, router: Router, *, replace: bool = False) -> None:
         """Register the workers of a router, also those that it declares later. What they enqueue goes here.
 
@@ -409,6 +449,7 @@ class Monque(Declares):
             replace: Whether they may take the place of other workers.
 
         Raises:
+            InvalidArgumentError: This is no router.
             WorkerRegistrationError: One of the names is taken; none of the workers is registered.
 
         Example:
@@ -420,6 +461,7 @@ class Monque(Declares):
             >>> monque = Monque()
             >>> monque.include(emails)
         """
+        check_router(router)
         router.attach(lambda workers: self._register(workers, replace=replace))
 
     def _register(self, workers: Sequence[AnyWorker], *, replace: bool) -> None:
@@ -444,6 +486,7 @@ class Monque(Declares):
             connected.engine = Engine(
                 connected.flow,
                 self._workers,
+                Executor(self._middleware),
                 self._options,
                 events=self._events,
                 clock=connected.clock,

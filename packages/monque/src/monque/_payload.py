@@ -16,9 +16,17 @@ from monque.job import Job
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import override
+
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+else:
+
+    def override(method: Any) -> Any:  # noqa: ANN401
+        return method
+
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_STARS: dict[object, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
@@ -104,12 +112,15 @@ class JobPayload(Payload):
         super().__init__(name, function)
         self._adapter = _adapter(name, {"data": kind}, within=None)
 
+    @override
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401  whatever BSON can hold
         return self.check(super().bind(args, kwargs))
 
+    @override
     def check(self, data: Any) -> Any:  # noqa: ANN401  whatever BSON can hold
         return self._adapter.dump(self._adapter.load({"data": {} if data is None else data}))["data"]
 
+    @override
     def arguments(self, job: Job[Any]) -> Arguments:
         typed = copy.copy(job)
         vars(typed).update(self._adapter.load({"data": job.data}))
@@ -128,6 +139,7 @@ class ParametersPayload(Payload):
         self._adapter = _adapter(name, types, optional=optional, within="data")
         self._positional = [parameter.name for parameter in parameters if parameter.kind in _BY_POSITION]
 
+    @override
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401  whatever BSON can hold
         if len(args) > len(self._positional):
             expected = f"at most {len(self._positional)} arguments without a name ({', '.join(self._positional)})"
@@ -137,9 +149,11 @@ class ParametersPayload(Payload):
             raise InvalidPayloadError(f"data[{twice!r}]", kwargs[twice], f"one value, and {data[twice]!r} came, too")
         return self.check(data | kwargs)
 
+    @override
     def check(self, data: Any) -> Any:  # noqa: ANN401  whatever BSON can hold
         return self._adapter.dump(self._load(data))
 
+    @override
     def arguments(self, job: Job[Any]) -> Arguments:
         return (), self._load(job.data)
 
@@ -196,9 +210,10 @@ def _is_job(kind: Any) -> bool:  # noqa: ANN401  any type
 def _check_parameters(name: str, function: Callable[..., object], parameters: list[Parameter]) -> None:
     for parameter in parameters:
         if parameter.kind not in _BY_NAME:
+            shown = _STARS.get(parameter.kind, "") + parameter.name
             raise WorkerRegistrationError(
                 name,
-                f"the parameter {str(parameter)!r} cannot be given by name, and a job's data have nothing but names; "
+                f"the parameter {shown} cannot be given by name, and a job's data have nothing but names; "
                 "write parameters that can, or take the job: `job: Job[Any]`",
             )
         if _is_job(_type_of(name, function, parameter)):

@@ -7,14 +7,16 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import bson
 import pymongo
+from pymongo.errors import OperationFailure
 
 from monque import _transitions as transitions
 from monque._batching import Batcher
 from monque._bulk import Batch, Bulk, Item, make_all
-from monque._intake import NewJob, measured_job, recurring_job
-from monque._store.errors import driver_errors
-from monque.errors import InvalidArgumentError, UniqueKeyConflictError
+from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job
+from monque._store.errors import TOO_LARGE, driver_errors
+from monque.errors import InvalidArgumentError, PayloadTooLargeError, UniqueKeyConflictError
 from monque.job import JobStatus
 
 if TYPE_CHECKING:
@@ -140,7 +142,13 @@ class Producer:
             counts_on_it = session is not None and session.in_transaction
             if on_conflict == "run_after" and stored.status is JobStatus.PENDING and not counts_on_it:
                 return stored
-            changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            try:
+                changed = await self._flow.change(_concessions(on_conflict, stored, job), session)
+            except OperationFailure as error:
+                if error.code not in TOO_LARGE:
+                    raise
+                # The data of the present run and that of the next lie in one document.
+                raise PayloadTooLargeError(self._size(job), LARGEST_PAYLOAD - self._size(stored)) from error
             if changed is not None:
                 return changed
             stored = await self._store_one(job, session)
@@ -152,6 +160,9 @@ class Producer:
         insert = _Insert(job)
         self._inserts.add(insert)
         return await insert.stored
+
+    def _size(self, job: Job[Any]) -> int:
+        return len(bson.encode({"data": job.data}, codec_options=self._codec))
 
     def make(self, request: NewJob) -> Job[Any]:
         """Check a request and make the job of it; in any thread."""

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from monque.job import Job
 
@@ -26,15 +26,19 @@ class Scope:
         job: The job, as claimed.
         journal: Takes down what the handler says.
         should_stop: Whether the handler has been told to end.
+        ending: Why, if it is for a reason that makes the run a failure.
+        is_lost: Whether it was told so because the claim is gone: nobody waits for it any more.
+        is_overdue: Whether it was told so long ago.
         session: The session of the transaction in which the run is settled, if it is.
     """
 
-    __slots__ = ("job", "journal", "session", "should_stop")
+    __slots__ = ("ending", "is_lost", "is_overdue", "job", "journal", "session", "should_stop")
 
     def __init__(self, job: Job[Any], journal: Journal | None = None) -> None:
         self.job = job
         self.journal = journal
-        self.should_stop = False
+        self.should_stop = self.is_lost = self.is_overdue = False
+        self.ending: BaseException | None = None
         self.session: Any = None
 
     def note(self, note: object) -> None:
@@ -52,10 +56,21 @@ def current() -> Scope | None:
     return _scope.get()
 
 
+class _Teller:
+    """Passes on what is said, to where somebody takes it down."""
+
+    def __init__(self, tell: Callable[[object], None]) -> None:
+        self._tell = tell
+
+    def note(self, scope: Scope, note: object) -> None:  # noqa: ARG002  there is but one run here
+        """Pass it on."""
+        self._tell(note)
+
+
 @contextmanager
-def entered(scope: Scope) -> Generator[None]:
-    """Be part of a run while the block lasts."""
-    token = _scope.set(scope)
+def in_child(context: dict[str, Any], tell: Callable[[object], None]) -> Generator[None]:
+    """Be part of a run whose handler is at work in this process, and that is looked after in another."""
+    token = _scope.set(Scope(context["job"], _Teller(tell)))
     try:
         yield
     finally:

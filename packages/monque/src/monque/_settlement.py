@@ -59,16 +59,22 @@ class Finished:
 
 def finish(run: Finished, *, retry: Retry, now: datetime) -> Finished:
     """Decide what follows from an outcome that was reached at `now`."""
-    run = replace(run, outcome=_meaning(run.outcome, retry))
-    if isinstance(run.outcome, Snooze):
-        return replace(run, retry_at=now + timedelta(seconds=run.outcome.for_))
-    if isinstance(run.outcome, Failed):
-        run = replace(run, failure=_failure(run, run.outcome, now))
-        delay = _delay(run, run.outcome, retry)
-        if delay is not None:
-            return replace(run, retry_at=now + delay)
-    if isinstance(run.outcome, Released):
-        return run
+    outcome = _meaning(run.outcome, retry)
+    if outcome is not run.outcome:
+        run = replace(run, outcome=outcome)
+    delay = None
+    if isinstance(outcome, Failed):
+        run = replace(run, failure=_failure(run, outcome, now))
+        delay = _delay(run, outcome, retry)
+    elif isinstance(outcome, Snooze):
+        delay = timedelta(seconds=outcome.for_)
+    if delay is not None:
+        return replace(run, retry_at=now + delay)
+    return run if isinstance(outcome, Released) else _go_on(run)
+
+
+def _go_on(run: Finished) -> Finished:
+    """What comes after a run that is not to be repeated: its follow-up, or its next occurrence, if there are any."""
     if run.job.follow_up is not None:
         return replace(run, repeat_at=run.job.follow_up.next_run_at)
     if run.job.repeat_interval is None or isinstance(run.outcome, Cancel):

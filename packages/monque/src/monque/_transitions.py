@@ -298,7 +298,7 @@ def reschedule(jobs: Sequence[ObjectId], *, run_at: datetime) -> Transition:
 def supersede(holder: ObjectId, wanted: Job[Any]) -> Transition:
     """It waits, and does what `wanted` would do instead, when that would; it starts with a clean slate."""
     values = {"data": wanted.data, "nextRunAt": wanted.next_run_at, "failCount": 0}
-    unset = dict.fromkeys(("attempts", "failReason", "followUp"), "")
+    unset = {"attempts": "", "failReason": "", "followUp": ""}
     if wanted.priority:
         values["priority"] = wanted.priority
     else:

@@ -69,11 +69,13 @@ class Hint:
         name: The job's name, where the stream says it.
         due: When it is due, where the stream says it.
         at: When this was so. Both times are the server's, and so is their difference.
+        cancelled: The id of a job that was cancelled, if it is that what has happened.
     """
 
     name: str | None
     due: datetime | None
     at: datetime
+    cancelled: object = None
 
 
 async def watch(
@@ -137,7 +139,12 @@ async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
     if change is None:
         return None
     name, due = change.get("name"), change.get("due")
-    return Hint(name if isinstance(name, str) else None, due if isinstance(due, datetime) else None, change["at"])
+    return Hint(
+        name if isinstance(name, str) else None,
+        due if isinstance(due, datetime) else None,
+        change["at"],
+        change.get("cancelled"),
+    )
 
 
 class Wakeup:

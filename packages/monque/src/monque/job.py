@@ -296,7 +296,7 @@ def _status(value: object) -> JobStatus:
 
 
 def _follow_up(value: object) -> FollowUp:
-    parts = cast("Mapping[str, object]", value) if isinstance(value, dict) else {}
+    parts = cast("Mapping[str, object]", value if isinstance(value, dict) else {})
     due = parts.get("nextRunAt")
     if not isinstance(due, datetime) or "data" not in parts:
         raise TypeError("a document of data, nextRunAt and maybe priority")

@@ -31,6 +31,7 @@ class Router(Declares):
     def __init__(self) -> None:
         self._workers = Workers()
         self._attached: list[Register] = []
+        self._parents: list[Router] = []
 
     def include(self, router: Router, *, replace: bool = False) -> None:
         """Take in the workers of another router, also those that it declares later.
@@ -40,16 +41,21 @@ class Router(Declares):
             replace: Whether they may take the place of other workers.
 
         Raises:
-            InvalidArgumentError: This is no router, or this very one.
+            InvalidArgumentError: This is no router, or one that includes this one.
             WorkerRegistrationError: One of the names is taken; none of the workers is taken in.
 
         Example:
             >>> emails, everything = Router(), Router()
             >>> everything.include(emails)
         """
-        if router is self:
-            raise InvalidArgumentError("router", router, "another router")
+        check_router(router)
+        if router is self or router in self._all_parents():
+            raise InvalidArgumentError("router", router, "a router that does not include this one")
         router.attach(lambda workers: self._take(workers, replace=replace))
+        router._parents.append(self)
+
+    def _all_parents(self) -> set[Router]:
+        return {further for parent in self._parents for further in (parent, *parent._all_parents())}  # noqa: SLF001
 
     def attach(self, register: Register) -> None:
         """Hand the workers to whoever registers them, and then all that come later.
@@ -67,3 +73,9 @@ class Router(Declares):
 
     def _add(self, worker: AnyWorker, *, replace: bool) -> None:  # type: ignore[explicit-override]  # typing.override is newer
         self._take([worker], replace=replace)
+
+
+def check_router(router: object) -> None:
+    """Refuse what is no router."""
+    if not isinstance(router, Router):
+        raise InvalidArgumentError("router", router, "a Router")

@@ -13,7 +13,7 @@ from monque._intake import NewJob, OnConflict
 from monque._names import check_job_name
 from monque._payload import Payload, payload_of
 from monque.errors import ConfigurationError, InvalidArgumentError, WorkerRegistrationError
-from monque.job import Job
+from monque.job import Job  # noqa: TC001  annotations are for users to look at
 from monque.options import Duration, Retry, Timeout, check_count
 
 if TYPE_CHECKING:
@@ -178,14 +178,15 @@ class Worker(Generic[P, C, Q, R]):
         vars(self).update(values, **own, __wrapped__=function, _address=_Address(), _settings={})
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        """Call the function."""
         return self.function(*args, **kwargs)
 
     async def _run(self, job: Job[Any]) -> object:
         args, kwargs = self.payload.arguments(job)
         returned = cast("Callable[..., object]", self.function)(*args, **kwargs)
-        return await returned if isinstance(returned, Awaitable) else returned
+        return await cast("Awaitable[object]", returned) if isinstance(returned, Awaitable) else returned
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override is newer
         return f"<Worker {self.name!r}: {self.function!r}>"
 
     @property
@@ -389,7 +390,7 @@ class _Options:
             raise self._refusal(str(error)) from None
         if values["transaction"] and values["run_in"] != "loop":
             raise self._refusal(
-                f"transaction=True is for async functions on the event loop, and this one runs in a {values['run_in']}; "
+                f"transaction=True is for async functions on the event loop, this one runs in a {values['run_in']}; "
                 "make it an async function, or leave transaction out"
             )
         return values
@@ -594,10 +595,8 @@ class Workers:
         added = dict(self._by_name)
         for worker in workers:
             self._check(worker, added, replace=replace)
-            stale = [name for name, other in added.items() if other.name in worker.names]
+            # Other names of one that is replaced stay its own, since jobs of them may be on their way here.
             added.update(dict.fromkeys(worker.names, worker))
-            for name in set(stale).difference(worker.names):
-                del added[name]
         self._by_name = added
         self._typed = {name: worker.payload for name, worker in added.items() if worker.payload.is_typed}
         self._siblings = {

@@ -85,7 +85,7 @@ class Instance:
         for name in NAMES:
             workers.add(Worker(name, _unused), replace=False)
         self.agenda = Agenda(workers, OPTIONS.concurrency)
-        self.producer = Producer(self.flow, self.clock, OPTIONS)
+        self.producer = Producer(self.flow, self.clock, OPTIONS, workers)
         self._tokens = 0
 
     def set_clock(self, hours_off: int) -> None:

@@ -159,11 +159,11 @@ async def test_a_write_that_is_not_acknowledged_is_told(lab: Lab) -> None:
 def test_a_worker_is_declared_by_decorator_or_call_and_once(bench: Bench) -> None:
     monque = bench.monque()
     first, second = Gate(), Gate()
-    assert monque.worker("greet")(first) is first
-    assert monque.worker("other", second) is second
+    assert monque.worker("greet")(first).function is first
+    assert monque.worker("other", second).function is second
     with pytest.raises(WorkerRegistrationError, match="replace=True"):
         monque.worker("greet", second)
-    assert monque.worker("greet", second, replace=True) is second
+    assert monque.worker("greet", second, replace=True).function is second
 
 
 async def test_two_instances_of_one_process_have_ids_of_their_own() -> None:

@@ -30,6 +30,8 @@ from .support import NO_POLLS, Gate, Record, working
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from bson import ObjectId
+
     from .support import Bench, Document
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -207,8 +209,8 @@ async def test_a_follow_up_that_is_replaced_while_it_takes_over_is_the_later_one
         flow = monque._connection().flow
         reread = flow.reread
 
-        async def and_then_another(*arguments: Any) -> Job[Any] | None:
-            seen = await reread(*arguments)
+        async def and_then_another(job: ObjectId, token: str) -> Job[Any] | None:
+            seen = await reread(job, token)
             await monque.enqueue("work", 2, run_at=LATER, unique_key="k", on_conflict="run_after")
             return seen
 
@@ -230,13 +232,13 @@ async def test_a_follow_up_that_goes_while_it_takes_over_is_gone(schedule: bool,
         flow = monque._connection().flow
         reread = flow.reread
 
-        async def and_then_no_more(*arguments: Any) -> Job[Any] | None:
-            seen = await reread(*arguments)
+        async def and_then_no_more(job: ObjectId, token: str) -> Job[Any] | None:
+            seen = await reread(job, token)
             flow.reread = reread  # type: ignore[method-assign]
             if schedule:
                 await monque.schedule("0 0 1 1 *", "work", 2, unique_key="k")
             else:
-                await monque.jobs.cancel(job.id)
+                await monque.jobs.cancel(job)
             return seen
 
         flow.reread = and_then_no_more  # type: ignore[method-assign]

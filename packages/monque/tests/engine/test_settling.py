@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque import Job, JobCompleteEvent, JobErrorEvent, JobFailEvent, JobLostEvent, Lease, Retry
+from monque import Job, JobCompleteEvent, JobDocumentError, JobErrorEvent, JobFailEvent, JobLostEvent, Lease, Retry
 from monque import _engine as engine_module
 from monque.testing import eventually
 
@@ -240,6 +240,8 @@ async def test_a_job_that_becomes_unreadable_while_it_runs_does_not_keep_others_
         runs.open()
         await eventually(lambda: len(record.of(JobCompleteEvent)) == 2)
         (failure,) = await eventually(record.has(JobErrorEvent))
+        assert isinstance(failure.error, JobDocumentError)
+        assert failure.job is not None
         assert (failure.error.field, failure.job.id) == (field, jobs[0].id)
         # Its lease is not renewed any more, so that it is recovered some day, and fails then with that reason.
         assert not monque._connection().engine._held  # type: ignore[union-attr]

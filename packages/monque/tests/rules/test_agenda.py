@@ -116,6 +116,63 @@ def test_a_limit_that_was_lowered_below_what_runs_wants_nothing() -> None:
     assert agenda.wanted() == ({}, 0)
 
 
+def with_aliases(*, slots: int, per_instance: int | None = None) -> Agenda:
+    workers = workers_of({"other": 1})
+    workers.add(Worker("new", handler, concurrency=slots, aliases=["old", "oldest"]), replace=False)
+    return Agenda(workers, Concurrency(per_instance=per_instance))
+
+
+def test_names_of_one_worker_share_its_slots() -> None:
+    agenda = with_aliases(slots=5)
+    assert agenda.capacity() == 6
+    agenda.open(["old"])
+    assert agenda.wanted() == ({"old": 5}, 5)
+    agenda.open(["new", "old", "oldest", "other"])
+    assert agenda.wanted() == ({"new": 2, "old": 2, "oldest": 1, "other": 1}, 6)
+    for name in ("old", "oldest", "new", "new"):
+        agenda.occupy(name)
+    assert agenda.wanted() == ({"new": 1, "other": 1}, 2)
+    agenda.occupy("old")
+    assert agenda.wanted() == ({"other": 1}, 1)
+    agenda.vacate("oldest")
+    assert agenda.wanted() == ({"new": 1, "other": 1}, 2)
+
+
+def test_names_that_share_one_slot_take_turns() -> None:
+    agenda = with_aliases(slots=1)
+    rows = [*candidates("new", 2), *candidates("old", 2), *candidates("oldest", 2)]
+    taken: list[str] = []
+    while rows:
+        agenda.open(["new", "old", "oldest"])
+        (chosen,) = take(agenda, 10, *rows)
+        taken.append(chosen.name)
+        rows.remove(chosen)
+        agenda.occupy(chosen.name)
+        assert agenda.wanted() == ({}, 0)
+        agenda.vacate(chosen.name)
+    assert taken == ["new", "old", "oldest"] * 2
+
+
+def test_a_name_that_gets_none_of_the_slots_stays_open() -> None:
+    agenda = with_aliases(slots=1)
+    agenda.open(["new", "old"])
+    wanted, limit = agenda.wanted()
+    assert wanted == {"new": 1}
+    agenda.close(wanted)
+    assert agenda.choose(wanted, limit, sighting(exhausted=["new"])) == []
+    assert agenda.wanted() == ({"old": 1}, 1)
+
+
+def test_names_left_to_a_worker_that_was_replaced_keep_its_slots() -> None:
+    workers = workers_of({})
+    workers.add(Worker("new", handler, concurrency=2, aliases=["old"]), replace=False)
+    workers.add(Worker("new", handler, concurrency=3), replace=True)
+    agenda = Agenda(workers, Concurrency())
+    assert agenda.capacity() == 5
+    agenda.open(["new", "old"])
+    assert agenda.wanted() == ({"new": 3, "old": 2}, 5)
+
+
 # --- opening and closing ------------------------------------------------------------------------------------------
 
 

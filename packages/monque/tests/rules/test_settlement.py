@@ -12,7 +12,7 @@ from monque import ConfigurationError, JobDocumentError, Retry
 from monque import _transitions as transitions
 from monque._settlement import Finished, finish, plan
 from monque.job import FollowUp, from_document, to_document
-from monque.outcome import COMPLETED, RELEASED, Failed, Outcome
+from monque.outcome import COMPLETED, RELEASED, Cancel, Failed, Outcome, Snooze
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,22 +129,31 @@ def test_every_run_is_written_once_and_under_its_own_token(
 
 @pytest.mark.parametrize("expression", [None, "0 9 * * *", "nonsense"])
 @pytest.mark.parametrize(
-    ("outcome", "fail_count", "change"),
+    ("outcome", "fail_count", "reason"),
     [
-        (COMPLETED, 0, lambda job: transitions.follow(job, "T")),
-        (FAILED, 2, lambda job: transitions.follow(job, "T", reason="ValueError: no")),
-        (Failed(ValueError("no"), final=True), 0, lambda job: transitions.follow(job, "T", reason="ValueError: no")),
-        (RELEASED, 0, lambda job: transitions.release([job], "T")),
+        (COMPLETED, 0, None),
+        (Cancel("no need"), 0, None),
+        (FAILED, 2, "ValueError: no"),
+        (Failed(ValueError("no"), final=True), 0, "ValueError: no"),
     ],
-    ids=["completed", "last failure", "final failure", "released"],
+    ids=["completed", "cancelled by its handler", "last failure", "final failure"],
 )
 def test_a_follow_up_takes_over_when_a_run_is_over(
-    outcome: Outcome, fail_count: int, change: Any, expression: str | None, make_job: Callable[..., Job[Any]]
+    outcome: Outcome, fail_count: int, reason: str | None, expression: str | None, make_job: Callable[..., Job[Any]]
 ) -> None:
     job = make_job(fail_count=fail_count, follow_up=FollowUp({}, NOW), repeat_interval=expression)
     finished = finish(Finished(job, "T", outcome), retry=Retry(max_retries=3), now=NOW)
-    assert finished.next_run_at == (None if outcome is RELEASED else NOW)
-    assert plan([finished], now=NOW) == [change(job.id)]
+    assert finished.next_run_at == NOW
+    assert plan([finished], now=NOW) == [transitions.follow(job.id, "T", reason=reason)]
+
+
+@pytest.mark.parametrize("outcome", [RELEASED, Snooze(60)], ids=["released", "snoozed"])
+def test_a_follow_up_waits_while_a_run_is_only_put_off(outcome: Outcome, make_job: Callable[..., Job[Any]]) -> None:
+    job = make_job(follow_up=FollowUp({}, NOW))
+    (change,) = plan([finish(Finished(job, "T", outcome), retry=Retry(), now=NOW)], now=NOW)
+    later = NOW + timedelta(seconds=60)
+    put_off = transitions.snooze(job.id, "T", next_run_at=later)
+    assert change == (transitions.release([job.id], "T") if outcome is RELEASED else put_off)
 
 
 def test_a_follow_up_waits_until_there_are_no_retries_left(make_job: Callable[..., Job[Any]]) -> None:
@@ -152,7 +161,9 @@ def test_a_follow_up_waits_until_there_are_no_retries_left(make_job: Callable[..
     finished = finish(Finished(job, "T", FAILED), retry=Retry(max_retries=3), now=NOW)
     (change,) = plan([finished], now=NOW)
     retry_at = NOW + timedelta(seconds=2)
-    assert change == transitions.retry(job.id, "T", fail_count=1, reason="ValueError: no", next_run_at=retry_at)
+    retry = transitions.retry(job.id, "T", fail_count=1, reason="ValueError: no", next_run_at=retry_at)
+    assert (change.filter, change.update["$set"]) == (retry.filter, retry.update["$set"])
+    assert "followUp" not in change.update["$unset"]
 
 
 def test_an_error_without_words_is_written_as_a_reason_too(make_job: Callable[..., Job[Any]]) -> None:

@@ -473,7 +473,7 @@ def test_what_is_no_follow_up_does_not_take_over_and_does_not_hold_up_a_recovery
     junk: object, make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
 ) -> None:
     jobs = monque_database["jobs"]
-    before = stored_job(make_job, JobStatus.PROCESSING) | {"followUp": junk}
+    before: dict[str, Any] = stored_job(make_job, JobStatus.PROCESSING) | {"followUp": junk}
     jobs.insert_one(before)
     for change in (transitions.follow(before["_id"], "own"), transitions.recover_followed(before, failed_because="x")):
         assert jobs.update_one(change.filter, change.update).matched_count == 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from monque import (
+    ConnectionError,
     FollowUp,
     InvalidArgumentError,
     Job,
@@ -17,11 +18,12 @@ from monque import (
     Monque,
     NewJob,
     OnConflict,
+    PayloadTooLargeError,
     UniqueKeyConflictError,
 )
 from monque.testing import eventually
 
-from .support import FUTURE, PAST, from_node, stored
+from .support import FUTURE, PAST, from_node, refuse, stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -157,7 +159,7 @@ async def test_what_is_replaced_without_a_time_or_a_priority_is_due_now_and_norm
 
 async def test_many_jobs_are_each_treated_as_they_say(monque: Monque, raw: Collection[Document]) -> None:
     raw.insert_many([stored(uniqueKey=key, data=0, createdAt=PAST) for key in "abc"])
-    asked = [
+    asked: list[NewJob | dict[str, Any]] = [
         NewJob(name="work", data=1, unique_key="a"),
         NewJob(name="work", data=2, unique_key="b", on_conflict="replace"),
         {"name": "work", "data": 3, "unique_key": "c", "on_conflict": "run_after"},
@@ -356,3 +358,30 @@ async def test_a_schedule_takes_the_place_of_a_follow_up(
     raw.insert_one(stored(status, uniqueKey="k", **FOLLOW_UP))
     job = await monque.schedule("@daily", "work", 1, unique_key="k", timezone=timezone)
     assert (job.data, job.repeat_interval, job.follow_up) == (1, "@daily", None)
+
+
+async def test_a_change_of_the_holder_that_the_server_refuses_is_an_error(
+    monque: Monque, raw: Collection[Document]
+) -> None:
+    raw.insert_one(stored(uniqueKey="k", data={}))
+    refuse(raw.database, data=1)
+    # The new job would be refused as well, but for the key.
+    with pytest.raises(ConnectionError, match="Document failed validation"):
+        await monque.enqueue("work", 1, unique_key="k", on_conflict="replace")
+    assert [document["data"] for document in raw.find()] == [{}]
+
+
+@pytest.mark.parametrize("way", ["plain", "session"])
+async def test_a_follow_up_that_does_not_fit_beside_the_data_of_the_run_is_refused(
+    way: str, monque: Monque, database: AsyncDatabase[Document], raw: Collection[Document]
+) -> None:
+    half = b"x" * (9 * 1024 * 1024)
+    before = stored("processing", uniqueKey="k", data=half)
+    raw.insert_one(before)
+    request = NewJob(name="work", data=half, unique_key="k", on_conflict="replace")
+    with pytest.raises(PayloadTooLargeError, match=r"expected at most 7,.* bytes of BSON, got 9,"):
+        await ask(monque, way, database, request)
+    assert list(raw.find()) == [before]
+    # While it waits, there is nothing beside it.
+    raw.update_one({}, {"$set": {"status": "pending"}})
+    assert (await ask(monque, way, database, request)).data == half

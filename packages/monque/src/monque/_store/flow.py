@@ -18,7 +18,7 @@ from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
 from monque._codec import with_stand_ins
-from monque._store.errors import is_key_taken
+from monque._store.errors import TOO_LARGE, is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
 from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
@@ -42,7 +42,7 @@ OLDEST_LEASES = 100
 
 # What the server says when it is one document that it cannot change: `attempts` is no number, or too large a one; the
 # document does not pass the collection's validation; it would become too large.
-_ABOUT_A_DOCUMENT = (14, 2, 121, 10334, 17419)
+_ABOUT_A_DOCUMENT = (14, 2, 121, *TOO_LARGE)
 # Documents that can neither be claimed nor marked as failed are looked over for so many seconds.
 _STUCK_FOR = 60.0
 _LEASE_FIELDS: Document = {
@@ -247,6 +247,10 @@ class Flow:
             return Settled(set(), refused)
         return Settled(await self._lost(changes) - refused.keys(), refused)
 
+    async def settle_in(self, session: AsyncClientSession, change: Transition) -> bool:
+        """Write one outcome as part of the session's transaction; False if the claim is gone or the job changed."""
+        return (await self._jobs.update_one(change.filter, change.update, session=session)).matched_count == 1
+
     async def reread(self, job: ObjectId, token: str) -> Job[Any] | None:
         """The job as it is now, if the claim still holds."""
         document = await self._jobs.find_one(transitions.held([job], token))
@@ -293,11 +297,14 @@ class Flow:
             {"operationType": {"$in": ["insert", "replace"]}, **pending},
             {"operationType": "update", f"{updated}.status": JobStatus.PENDING.value},
             {"operationType": "update", f"{updated}.nextRunAt": {"$exists": True}},
+            {"operationType": "update", f"{updated}.status": JobStatus.CANCELLED.value},
         ]
+        is_cancelled = {"$eq": [f"${updated}.status", JobStatus.CANCELLED.value]}
         project = {
             "name": "$fullDocument.name",
             "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]},
             "at": "$wallTime",
+            "cancelled": {"$cond": [is_cancelled, "$documentKey._id", "$$REMOVE"]},
         }
         jobs = self._glance.with_options(read_concern=ReadConcern("majority"))
         return await jobs.watch(

@@ -40,6 +40,8 @@ async def main(monque: Monque, job: Job[dict[str, int]]) -> None:
     await monque.enqueue("mail", run_at=date(2026, 3, 1))  # error: a date is no moment
     await monque.enqueue("mail", delay="60")  # error: text for a length of time
     await monque.enqueue("mail", priority="high")  # error: text for a number
+    await monque.enqueue("mail", unique_key="k", on_conflict="overwrite")  # error: there is no such word
+    NewJob(name="mail", unique_key="k", on_conflict="skip")  # error: likewise
     await monque.enqueue_many(["mail"])  # error: names alone
     await monque.enqueue_many([("mail", 1, 2)])  # error: three of a pair
     NewJob("mail")  # error: fields have names
