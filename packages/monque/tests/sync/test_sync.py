@@ -8,6 +8,7 @@ import inspect
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ from monque import (
 from monque.sync import Jobs, Monque
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 
     from pymongo.database import Database
 
@@ -416,6 +417,25 @@ def test_the_workers_of_a_router_are_included(monque: Monque) -> None:
     assert heard.things == [7]
 
 
+def test_middleware_surrounds_runs(monque: Monque) -> None:
+    heard = Heard()
+
+    @monque.use
+    @asynccontextmanager
+    async def middleware(job: Job[Any]) -> AsyncGenerator[None]:
+        heard("before")
+        yield
+
+    @monque.worker("work")
+    async def work(job: Job[Any]) -> None:
+        heard("work")
+
+    monque.now("work")
+    monque.start()
+    heard.wait(2)
+    assert heard.things == ["before", "work"]
+
+
 def test_a_handler_enqueues_by_awaiting(monque: Monque) -> None:
     heard = Heard()
 
@@ -543,8 +563,8 @@ def public(face: type) -> set[str]:
 
 def test_both_faces_have_the_same_methods_with_the_same_parameters() -> None:
     for blocking, awaited in ((Monque, asynchronous.Monque), (Jobs, asynchronous.Jobs)):
-        # `worker` is that of the asynchronous one, and an attribute.
-        names = public(awaited) - {"worker"}
+        # These are those of the asynchronous one, and attributes.
+        names = public(awaited) - {"worker", "use"}
         assert public(blocking) == names
         for name in names - {"on", "once", "off", "jobs"}:
             assert parameters(getattr(blocking, name)) == parameters(getattr(awaited, name)), name
