@@ -68,7 +68,7 @@ class Monque(Face[_monque.Monque]):
     fork the child has a connection of its own; the parent's goes on undisturbed. On a running event loop calls are
     refused, since they would keep it from running.
 
-    Workers and middleware are declared and listeners are added as with `monque.Monque`; async handlers and all listeners run in the
+    Workers, middleware and listeners are those of `monque.Monque`; async handlers and all listeners run in the
     background, on an event loop in a thread of its own.
 
     Args:
