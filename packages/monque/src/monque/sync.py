@@ -68,7 +68,7 @@ class Monque(Face[_monque.Monque]):
     fork the child has a connection of its own; the parent's goes on undisturbed. On a running event loop calls are
     refused, since they would keep it from running.
 
-    Workers are declared and listeners are added as with `monque.Monque`; async handlers and all listeners run in the
+    Workers, middleware and listeners are those of `monque.Monque`; async handlers and all listeners run in the
     background, on an event loop in a thread of its own.
 
     Args:
@@ -94,7 +94,9 @@ class Monque(Face[_monque.Monque]):
             if inner.own_database is None
             else guest_collection(inner.own_database, (options or Options()).collection)
         )
+        # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
+        self.use = inner.use
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
