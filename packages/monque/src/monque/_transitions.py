@@ -342,7 +342,7 @@ def _manage(jobs: Sequence[ObjectId], statuses: Sequence[JobStatus], update: dic
 
 def _operators(change: Transition) -> dict[str, Any] | None:
     """The operators of its update; None if that is a pipeline."""
-    return cast("dict[str, Any]", change.update) if isinstance(change.update, dict) else None
+    return None if isinstance(change.update, list) else cast("dict[str, Any]", change.update)
 
 
 def _seen(job: Mapping[str, Any], *names: str) -> dict[str, Any]:
