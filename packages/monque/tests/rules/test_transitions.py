@@ -39,7 +39,7 @@ RECURRING = Job(
     repeat_interval="0 9 * * *",
 )
 POLICY = Retry(max_retries=3, base=0.5, cap=60)
-SETTINGS = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
+SETTINGS: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
 ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
@@ -360,9 +360,10 @@ def test_a_new_schedule_moves_a_job_only_while_it_waits(
 ) -> None:
     wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, **settings)
     waiting, running = transitions.redefine(RECURRING, wanted)
-    values = {"repeatInterval": expression, "data": {"new": False}, **({"timezone": timezone} if timezone else {})}
+    values: dict[str, Any] = {"repeatInterval": expression, "data": {"new": False}}
+    values |= {"timezone": timezone} if timezone else {}
     values |= SETTINGS if settings else {}
-    gone = ["followUp", *([] if timezone else ["timezone"]), *([] if settings else SETTINGS)]
+    gone = {"followUp", "timezone", "timeout", "retry"} - values.keys()
     unset = {"$unset": dict.fromkeys(gone, "")}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
