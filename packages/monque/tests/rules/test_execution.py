@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
@@ -37,7 +38,7 @@ async def execute(worker: AnyWorker, job: Job[Any], *middleware: Middleware) -> 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module that other processes find by the same name."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
     return import_module("process_functions")
 
 

@@ -581,3 +581,8 @@ def test_what_is_no_delay_is_refused(say: Callable[[Any], Verdict], argument: st
         say(length)
     assert caught.value.argument == argument
     assert "expected a timedelta or a number of seconds, 0 to 1,000 years, got" in str(caught.value)
+
+
+def test_a_verdict_that_says_nothing_in_particular_is_a_failure() -> None:
+    said = Verdict("what?")
+    assert outcome_of(said, said) == Failed(said)

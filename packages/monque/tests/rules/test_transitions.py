@@ -378,6 +378,16 @@ def test_the_heartbeat_interval_is_in_whole_milliseconds() -> None:
     assert type(claim.update["$set"]["heartbeatInterval"]) is int
 
 
+def test_a_change_of_several_jobs_is_that_of_each() -> None:
+    change = transitions.release([A, B], "T")
+    assert transitions.apart(change) == [transitions.release([job], "T") for job in (A, B)]
+
+
+def test_whatever_nobody_runs_may_be_deleted() -> None:
+    assert transitions.delete([A]) == {"_id": A, "status": {"$ne": "processing"}}
+    assert transitions.delete([A, B]) == {"_id": {"$in": [A, B]}, "status": {"$ne": "processing"}}
+
+
 # --- on real documents --------------------------------------------------------------------------------------------
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
