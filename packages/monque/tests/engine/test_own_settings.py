@@ -48,7 +48,8 @@ async def as_mapping(monque: Monque, **settings: Any) -> Job[Any]:
 
 async def in_a_stream(monque: Monque, **settings: Any) -> Job[Any]:
     jobs = (NewJob(name="greet", data={"to": "ada"}, **settings) for _ in range(1))
-    return [job async for stored in monque.enqueue_stream(jobs) for job in stored][0]
+    (stored,) = [job async for batch in monque.enqueue_stream(jobs) for job in batch]
+    return stored
 
 
 async def by_worker(monque: Monque, **settings: Any) -> Job[Any]:
