@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
+import multiprocessing
 import threading
+from pathlib import Path
 
 from monque import Cancel, Fail, JobFailEvent, Monque, Retry, Snooze, current_job
 
 monque = Monque()
-main_thread, main_process = threading.main_thread(), os.getpid()
+reminded = asyncio.Semaphore(0)
 
 
 @monque.worker("wait", store_result=True, timeout=0.1, retry=Retry(max_retries=1))
@@ -24,19 +25,20 @@ async def wait(seconds: float) -> str:
 
 @monque.worker("read", store_result=True, retry=Retry(on={FileNotFoundError: Fail}))
 def read(path: str) -> str:
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         file.read(1)
-    return "in the main thread" if threading.current_thread() is main_thread else "in a thread"
+    return "in the main thread" if threading.current_thread() is threading.main_thread() else "in a thread"
 
 
 @monque.worker("digest", run_in="process", store_result=True)
 def digest(rounds: int) -> str:
     hashlib.pbkdf2_hmac("sha256", b"password", current_job().id.binary, rounds)
-    return "in another process" if os.getpid() != main_process else "in this process"
+    return "in this process" if multiprocessing.parent_process() is None else "in another process"
 
 
 @monque.worker("remind")
 async def remind(answer: str) -> Snooze | Cancel:
+    reminded.release()
     return Cancel("not wanted any more") if answer == "no" else Snooze(86_400)
 
 
@@ -56,6 +58,8 @@ async def main() -> None:
         for _ in bad:
             event = await failures.get()
             print(f"{event.job.name}: {type(event.error).__name__}, retried: {event.will_retry}")
+        for _ in (put_off, withdrawn):
+            await reminded.acquire()
         await monque.stop()
 
         for job in good:
