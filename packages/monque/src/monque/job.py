@@ -347,6 +347,10 @@ def _each(kind: type[Any]) -> Callable[[object], object]:
     return read
 
 
+def _progress(value: object) -> object:
+    return _small(Progress, value)
+
+
 def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or None
     names = [field.name for field in fields(kind)]
     if not isinstance(value, Mapping) or not value.keys() >= set(names):
@@ -394,7 +398,7 @@ _FIELDS = {
     "timeout": _Field("timeout", None, _milliseconds),
     "retry": _Field("retry", None, _retry),
     "errors": _Field("errors", None, _each(JobFailure)),
-    "progress": _Field("progress_report", None, lambda value: _small(Progress, value)),
+    "progress": _Field("progress_report", None, _progress),
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
