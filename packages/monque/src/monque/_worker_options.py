@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from monque._names import check_job_name
 from monque.errors import ConfigurationError, WorkerRegistrationError
-from monque.options import Duration, Retry, Timeout, check_count
+from monque.options import Duration, Retention, Retry, Timeout, check_count
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ class WorkerOptions(TypedDict, total=False):
             plain ones in a thread unless something else is said.
         timeout: How long a run may take, as a `Timeout`, a timedelta or in seconds.
         retry: What happens after a failure; None for the instance's default.
+        retention: How long its jobs are kept when they have ended; None for the instance's default.
         store_result: Whether what the function returns is stored in the job.
         keep_logs: How many log records of a run are kept in the job; True for 100.
         transaction: Whether a run is one transaction.
@@ -39,6 +40,7 @@ class WorkerOptions(TypedDict, total=False):
     run_in: RunIn | None
     timeout: Timeout | Duration | None
     retry: Retry | None
+    retention: Retention | None
     store_result: bool
     keep_logs: bool | int
     transaction: bool
@@ -77,6 +79,7 @@ class OptionsReader:
             "run_in": self._place(options.get("run_in")),
             "timeout": _timeout(options.get("timeout")),
             "retry": _a("retry", options.get("retry"), Retry, type(None)),
+            "retention": _a("retention", options.get("retention"), Retention, type(None)),
             "store_result": _a("store_result", options.get("store_result", False), bool),
             "keep_logs": _keep_logs(options.get("keep_logs", 0)),
             "transaction": _a("transaction", options.get("transaction", False), bool),

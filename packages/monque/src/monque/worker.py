@@ -14,7 +14,7 @@ from monque._payload import Payload, payload_of
 from monque._worker_options import OptionsReader, RunIn, WorkerOptions, check_function
 from monque.errors import InvalidArgumentError, WorkerRegistrationError
 from monque.job import Job  # noqa: TC001  annotations are for users to look at
-from monque.options import Duration, Retry, Timeout  # noqa: TC001  likewise
+from monque.options import Duration, Retention, Retry, Timeout  # noqa: TC001  likewise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -94,6 +94,7 @@ class Worker(Generic[P, C, Q, R]):
         run_in: Where the function runs: `"loop"`, `"thread"` or `"process"`.
         timeout: How long a run may take; None for no limit of its own.
         retry: What happens after a failure; None for the instance's default.
+        retention: How long its jobs are kept when they have ended; None for the instance's default.
         store_result: Whether what the function returns is stored in the job.
         keep_logs: How many log records of a run are kept in the job.
         transaction: Whether a run is one transaction.
@@ -128,6 +129,7 @@ class Worker(Generic[P, C, Q, R]):
     run_in: RunIn
     timeout: Timeout | None
     retry: Retry | None
+    retention: Retention | None
     store_result: bool
     keep_logs: int
     transaction: bool

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from monque import Concurrency, ConfigurationError, Lease, Options, Polling, Retry
+from monque import Concurrency, ConfigurationError, Lease, Options, Polling, Retention, Retry
 from monque.options import check_count, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def test_the_defaults() -> None:
         "recover": True,
         "polling": Polling(interval=timedelta(seconds=1), safety=timedelta(seconds=30)),
         "shutdown_timeout": timedelta(seconds=30),
+        "retention": Retention(completed=None, failed=None, cancelled=None),
         "max_payload_bytes": None,
         "create_indexes": True,
     }

@@ -114,7 +114,7 @@ EDGES = {
         {"_id": A, "status": {"$in": ["failed", "cancelled"]}},
         {
             "$set": {"status": "pending", "failCount": 0, "nextRunAt": LATER},
-            "$unset": CLAIM | {"failReason": "", "attempts": "", "followUp": ""},
+            "$unset": CLAIM | {"failReason": "", "attempts": "", "followUp": "", "expireAt": ""},
             "$currentDate": TOUCHED,
         },
     ),
