@@ -21,7 +21,7 @@ from monque._batching import Batcher
 from monque._execution import Executor, ended_with
 from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
-from monque._retry import policy
+from monque._retry import policy, policy_of_document
 from monque._scope import Scope
 from monque._settlement import Finished, finish, plan
 from monque._store.flow import OLDEST_LEASES, Settled
@@ -490,8 +490,14 @@ class Engine:
         return finish(finished, retry=self._retry(job), now=self._clock.now())
 
     def _retry(self, job: Job[Any]) -> Retry:
-        worker = self._workers.get(job.name)
-        return policy((worker and worker.retry) or self._options.retry, job.retry)
+        return policy(self._usual_retry(job.name), job.retry)
+
+    def _max_attempts(self, lease: Mapping[str, Any]) -> int:
+        return policy_of_document(self._usual_retry(lease.get("name")), lease).max_retries
+
+    def _usual_retry(self, name: object) -> Retry:
+        worker = self._workers.get(name) if isinstance(name, str) else None
+        return (worker and worker.retry) or self._options.retry
 
     def _current_job(self) -> Job[Any] | None:
         """The job whose handler has the event loop at this moment; asked from another thread."""
@@ -612,7 +618,7 @@ class Engine:
             [lease for lease in survey.leases if lease["_id"] not in self._held],
             now=survey.now or self._clock.now(),
             timeout=self._lease,
-            max_attempts=self._options.retry.max_retries,
+            max_attempts=self._max_attempts,
         )
         await self._recover(recovery)
         # Only now: should the recovery fail, it is tried again at once and not at the next poll.

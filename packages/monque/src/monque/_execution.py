@@ -106,4 +106,8 @@ def ended_with(error: BaseException, run: Scope) -> Outcome:
     if task is None or not task.cancelling():
         return Failed(error)
     # The engine has told it to end, and whatever the handler raises on its way out then is not its fault.
-    return RELEASED if run.ending is None else Failed(run.ending)
+    if run.ending is None:
+        return RELEASED
+    if run.ending is not error and run.ending.__cause__ is None:
+        run.ending.__cause__ = error  # its traceback shows where the handler was
+    return Failed(run.ending)

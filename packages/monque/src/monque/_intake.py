@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from bson import ObjectId
 from monque._names import check_job_name, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
 from monque.job import JobStatus, make_job
-from monque.options import Duration, is_duration, seconds
+from monque.options import Duration, Retry, is_duration, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,8 +35,8 @@ _CONTAINERS = (Mapping, list, tuple)
 _FLAT = {str, int, float, bool, type(None), datetime, ObjectId, bytes}
 # MongoDB refuses documents of more than 100 levels; the job itself is one of them.
 _DEEPEST = 98
-# MongoDB's limit for a document, less what the other fields of a job can take.
-LARGEST_PAYLOAD = 16 * 1024 * 1024 - 32 * 1024
+# MongoDB's limit for a document, less what the other fields of a job can take; failures with tracebacks need the most.
+LARGEST_PAYLOAD = 16 * 1024 * 1024 - 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class NewJob:
         unique_key: At most one job of this name and key is pending or processing.
         priority: -10 … 10, the higher runs first; None is 0, the normal one.
         on_conflict: What happens if the unique key is taken.
+        timeout: How long a run may take, instead of what its worker says.
+        retry: What happens after a failure, instead of what its worker says.
 
     Example:
         >>> NewJob(name="send-email", data={"to": "a@b.c"}, delay=60).name
@@ -63,6 +66,8 @@ class NewJob:
     unique_key: str | None = None
     priority: int | None = None
     on_conflict: OnConflict = "return"
+    timeout: Duration | None = None
+    retry: Retry | None = None
 
 
 _FIELDS = {field.name for field in fields(NewJob)}
@@ -117,6 +122,8 @@ def measured_job(
         updated_at=now,
         unique_key=request.unique_key,
         priority=_priority(request.priority),
+        timeout=None if request.timeout is None else _timeout(request.timeout),
+        retry=None if request.retry is None else _retry(request.retry),
     )
     return job, size
 
@@ -181,6 +188,24 @@ def _priority(priority: object) -> int:
     if isinstance(priority, bool) or not isinstance(priority, int) or not -10 <= priority <= 10:
         raise InvalidArgumentError("priority", priority, "a whole number from -10 to 10")
     return priority
+
+
+def _timeout(timeout: object) -> float:
+    """In seconds, cut to the milliseconds that are stored."""
+    if is_duration(timeout) and (length := math.floor(seconds(timeout) * 1000)) > 0:
+        return length / 1000
+    expected = "a timedelta or a number of seconds, at least 0.001, at most 1,000 years"
+    raise InvalidArgumentError("timeout", timeout, expected)
+
+
+def _retry(retry: object) -> Retry:
+    if not isinstance(retry, Retry):
+        raise InvalidArgumentError("retry", retry, "a Retry")
+    if retry.on:
+        raise InvalidArgumentError(
+            "retry", retry, "a Retry without `on`, since functions cannot be stored; give that one to the worker"
+        )
+    return retry
 
 
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:

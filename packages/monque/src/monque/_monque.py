@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from monque._intake import OnConflict
     from monque.job import Job
-    from monque.options import Duration
+    from monque.options import Duration, Retry
 
 M = TypeVar("M", bound=Middleware)
 
@@ -202,6 +202,8 @@ class Monque(Declares):
         unique_key: str | None = None,
         priority: int | None = None,
         on_conflict: OnConflict = "return",
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
@@ -216,9 +218,12 @@ class Monque(Declares):
                 made.
             priority: -10 … 10, the higher runs first; 0 is normal.
             on_conflict: What happens to the job that has the unique key. `"return"`: nothing. `"replace"`: while it is
-                pending it gets this data, time and priority; while it is processing, as `"run_after"`. `"run_after"`:
-                while it is processing, it runs once more afterwards, with this data, time and priority; while it is
-                pending, nothing, since its run is yet to come. `"raise"`: nothing, and the call raises.
+                pending it becomes what this one would be; while it is processing, as `"run_after"`. `"run_after"`:
+                while it is processing, it runs once more afterwards, as this one would; while it is pending, nothing,
+                since its run is yet to come. `"raise"`: nothing, and the call raises.
+            timeout: How long a run may take, as a timedelta or in seconds, instead of what its worker says.
+            retry: What happens after a failure, instead of what its worker says; but what that one says about types of
+                exceptions still holds. It cannot have an `on` itself, since functions cannot be stored.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
@@ -249,6 +254,8 @@ class Monque(Declares):
             unique_key=unique_key,
             priority=priority,
             on_conflict=on_conflict,
+            timeout=timeout,
+            retry=retry,
         )
         connected = self._connection()
         with driver_errors("enqueue the job", session):
@@ -260,7 +267,7 @@ class Monque(Declares):
         """Ask for a job to be run at once; the same as `enqueue` without a time."""
         return await self.enqueue(name, data)
 
-    async def schedule(
+    async def schedule(  # noqa: PLR0913  each is something users say
         self,
         expression: str,
         name: str,
@@ -268,13 +275,15 @@ class Monque(Declares):
         *,
         timezone: str = "UTC",
         unique_key: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names.
 
         There is one document for all its runs. Scheduling it again under the same key gives it the new expression,
-        time zone and data. Without a key, one is made of name, expression, time zone and data: scheduling exactly the
-        same again then changes nothing.
+        time zone, data, time limit and retry policy. Without a key, one is made of name, expression, time zone and
+        data: scheduling exactly the same again then changes nothing.
 
         Args:
             expression: Five fields (`0 9 * * 1-5`), six with seconds first, or `@daily` and the like.
@@ -282,6 +291,8 @@ class Monque(Declares):
             data: What the worker needs to know.
             timezone: IANA name of the zone whose clock the expression is read on.
             unique_key: The key that stands for this schedule.
+            timeout: As for `enqueue`, for each run.
+            retry: As for `enqueue`, for each occurrence.
             session: As for `enqueue`.
 
         Returns:
@@ -302,9 +313,10 @@ class Monque(Declares):
             0 9 * * 1-5 Europe/Berlin
         """
         cron = Cron.parse(expression, timezone)
+        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry)
         connected = self._connection()
         with driver_errors("schedule the job", session):
-            job = await connected.producer.schedule(cron, NewJob(name=name, data=data, unique_key=unique_key), session)
+            job = await connected.producer.schedule(cron, request, session)
         connected.notice_jobs([job])
         return job
 

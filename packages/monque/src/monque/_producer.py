@@ -17,7 +17,7 @@ from monque._bulk import Batch, Bulk, Item, make_all
 from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job
 from monque._store.errors import TOO_LARGE, driver_errors
 from monque.errors import InvalidArgumentError, PayloadTooLargeError, UniqueKeyConflictError
-from monque.job import JobStatus
+from monque.job import JobStatus, settings_document
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
@@ -215,10 +215,14 @@ def _concessions(on_conflict: OnConflict, holder: Job[Any], wanted: Job[Any]) ->
 
 
 def _is_alike(holder: Job[Any], wanted: Job[Any], codec: CodecOptions[Any]) -> bool:
-    if (holder.repeat_interval, holder.timezone) != (wanted.repeat_interval, wanted.timezone):
+    if _settings(holder) != _settings(wanted):
         return False
     # What BSON keeps in another form, such as a Decimal, differs from itself only until it is stored.
     return holder.data == wanted.data or _encoded(holder, codec) == _encoded(wanted, codec)
+
+
+def _settings(job: Job[Any]) -> tuple[object, ...]:
+    return job.repeat_interval, job.timezone, settings_document(job)
 
 
 def _encoded(job: Job[Any], codec: CodecOptions[Any]) -> bytes:

@@ -6,12 +6,14 @@ import traceback
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monque import _transitions as transitions
 from monque._cron import Cron
 from monque._retry import meaning, retry_delay
-from monque.errors import InvalidArgumentError
+from monque.errors import InvalidArgumentError, text_of
 from monque.options import seconds
 from monque.outcome import COMPLETED, Cancel, Completed, Fail, Failed, Outcome, Released, RetryIn, Snooze
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 2000
 _LONGEST_TRACEBACK = 4000
+_PACKAGE = str(Path(__file__).parent)
 
 
 @dataclass(slots=True)
@@ -73,10 +76,10 @@ def finish(run: Finished, *, retry: Retry, now: datetime) -> Finished:
         delay = timedelta(seconds=outcome.for_)
     if delay is not None:
         return replace(run, retry_at=now + delay)
-    return run if isinstance(outcome, Released) else _go_on(run)
+    return run if isinstance(outcome, Released) else _go_on(run, now)
 
 
-def _go_on(run: Finished) -> Finished:
+def _go_on(run: Finished, now: datetime) -> Finished:
     """What comes after a run that is not to be repeated: its follow-up, or its next occurrence, if there are any."""
     if run.job.follow_up is not None:
         return replace(run, repeat_at=run.job.follow_up.next_run_at)
@@ -86,7 +89,8 @@ def _go_on(run: Finished) -> Finished:
         return replace(run, repeat_at=_next_occurrence(run.job, run.job.repeat_interval))
     except InvalidArgumentError as error:
         # A schedule that other producers wrote and nobody here can read.
-        return replace(run, outcome=Failed(error, final=True))
+        unreadable = Failed(error, final=True)
+        return replace(run, outcome=unreadable, failure=run.failure or _failure(run, unreadable, now))
 
 
 def _meaning(outcome: Outcome, retry: Retry) -> Outcome:
@@ -96,7 +100,8 @@ def _meaning(outcome: Outcome, retry: Retry) -> Outcome:
     try:
         said = meaning(retry, outcome.error)
     except Exception as error:  # noqa: BLE001  the policy itself is at fault; the job fails as usual
-        error.__cause__ = outcome.error
+        if error is not outcome.error:
+            error.__cause__ = outcome.error
         return Failed(error)
     return outcome if said is None else outcome_of(said, outcome.error)
 
@@ -128,15 +133,32 @@ def _delay(run: Finished, outcome: Failed, retry: Retry) -> timedelta | None:
 
 def _failure(run: Finished, outcome: Failed, now: datetime) -> dict[str, Any]:
     """What is remembered of a failure beside others."""
-    lines = "".join(traceback.format_exception(outcome.error))
+    said = reason(outcome.error)
+    try:
+        lines = _traceback(outcome.error)
+    except Exception:  # noqa: BLE001  an exception whose traceback cannot be had is still a failure
+        lines = said
     if len(lines) > _LONGEST_TRACEBACK:
         lines = "…" + lines[1 - _LONGEST_TRACEBACK :]
-    return {
-        "at": now,
-        "attempt": max(run.job.attempts, 1),
-        "error": reason(outcome.error),
-        "traceback": lines.encode("utf-8", "replace").decode("utf-8"),
-    }
+    return {"at": now, "attempt": max(run.job.attempts, 1), "error": said, "traceback": _storable(lines)}
+
+
+def _traceback(error: BaseException) -> str:
+    """What Python prints of an exception, but without the way through this package to the handler."""
+    described = traceback.TracebackException.from_exception(error)
+    chain = [described]
+    while chain:
+        part = chain.pop()
+        leading = sum(1 for _ in takewhile(_is_ours, part.stack))
+        if leading < len(part.stack):
+            del part.stack[:leading]
+        chain += [other for other in (part.__cause__, part.__context__, *(part.exceptions or ())) if other is not None]
+    return "".join(described.format())
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    # Not those of subpackages: programs of ours have handlers like anybody's.
+    return str(Path(frame.filename).parent) == _PACKAGE
 
 
 def _next_occurrence(job: Job[Any], expression: str) -> datetime:
@@ -177,13 +199,13 @@ def _change(run: Finished, now: datetime) -> Transition:
     job, token = run.job, run.token
     if isinstance(run.outcome, Failed):
         change = _failed(run, reason(run.outcome.error), now)
-        return change if run.failure is None else transitions.with_failure(change, run.failure)
+        return change if run.failure is None else transitions.with_failure(change, run.failure, is_first=not job.errors)
     if isinstance(run.outcome, Snooze) and run.retry_at is not None:
         return transitions.snooze(job.id, token, next_run_at=run.retry_at)
     if run.repeat_at is not None:
         change = _again(run, run.repeat_at)
     elif isinstance(run.outcome, Cancel):
-        change = transitions.withdraw(job.id, token, reason=str(run.outcome))
+        change = transitions.withdraw(job.id, token, reason=_why(run.outcome))
         if run.retention is not None:
             change = transitions.with_expiry(change, after(now, run.retention.cancelled))
     else:
@@ -212,11 +234,18 @@ def _failed(run: Finished, why: str, now: datetime) -> Transition:
 
 def reason(error: BaseException) -> str:
     """What is kept of an error: its kind and its message, bounded, and fit for BSON."""
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001  an exception that cannot be worded is still a failure
-        message = "(its message cannot be shown)"
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    if len(text) > _LONGEST_REASON:
-        text = text[: _LONGEST_REASON - 1] + "…"
+    message = text_of(error)
+    return _bounded(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+
+
+def _why(verdict: Cancel) -> str:
+    """What is kept of a cancellation; of an exception, as much as of a failure."""
+    return reason(verdict.reason) if isinstance(verdict.reason, BaseException) else _bounded(text_of(verdict))
+
+
+def _bounded(text: str) -> str:
+    return _storable(text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…")
+
+
+def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")

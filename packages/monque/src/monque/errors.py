@@ -87,6 +87,14 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
+def text_of(value: object) -> str:
+    """What `str` makes of a value, an exception for instance; not every one can be put into words."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  what it raises is not what the text is about
+        return "(its message cannot be shown)"
+
+
 class MonqueError(Exception):
     """The root of every error Monque raises."""
 

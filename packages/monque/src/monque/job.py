@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Mapping,
-)
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from bson import ObjectId
 
 from monque import _scope
 from monque.errors import ConfigurationError, InvalidArgumentError, JobDocumentError, MonqueError
-from monque.options import Retry, seconds
+from monque.options import Retry, is_duration, seconds
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -100,6 +99,8 @@ class FollowUp:
         data: With what data.
         next_run_at: When it is due.
         priority: -10 … 10; the higher runs first.
+        timeout: How long the run may take, in seconds, where that was said for it.
+        retry: The retry policy, where one was given for it.
 
     Example:
         >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
@@ -109,6 +110,8 @@ class FollowUp:
     data: Any
     next_run_at: datetime
     priority: int = 0
+    timeout: float | None = None
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +198,7 @@ class Job(Generic[T]):
             ...         if job.should_stop:
             ...             return
         """
-        run = _scope.current()
+        run = self._run()
         return run is not None and run.should_stop
 
     @property
@@ -205,7 +208,7 @@ class Job(Generic[T]):
         Raises:
             MonqueError: There is none.
         """
-        run = _scope.current()
+        run = self._run()
         if run is None or run.session is None:
             raise MonqueError("there is no transaction here: declare the worker with transaction=True")
         session: AsyncClientSession = run.session
@@ -236,9 +239,14 @@ class Job(Generic[T]):
             raise InvalidArgumentError("fraction", fraction, "a number between 0 and 1")
         if message is not None and not isinstance(message, str):
             raise InvalidArgumentError("message", message, "a text")
-        run = _scope.current()
+        run = self._run()
         if run is not None:
             run.note(Progress(float(fraction), message, datetime.now(UTC)))
+
+    def _run(self) -> _scope.Scope | None:
+        """Its run, if this code is part of that."""
+        run = _scope.current()
+        return run if run is not None and run.job.id == self.id else None
 
 
 def current_job() -> Job[Any]:
@@ -300,13 +308,30 @@ def _follow_up(value: object) -> FollowUp:
     due = parts.get("nextRunAt")
     if not isinstance(due, datetime) or "data" not in parts:
         raise TypeError("a document of data, nextRunAt and maybe priority")
-    return FollowUp(parts["data"], due, _count(parts.get("priority") or 0))
+    timeout, retry = parts.get("timeout"), parts.get("retry")
+    return FollowUp(
+        parts["data"],
+        due,
+        _count(parts.get("priority") or 0),
+        None if timeout is None else _milliseconds(timeout),
+        None if retry is None else read_retry(retry),
+    )
 
 
 def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
     """Write a follow-up; the normal priority stays absent."""
-    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at}
+    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at, **settings_document(follow_up)}
     return {**document, "priority": follow_up.priority} if follow_up.priority else document
+
+
+def settings_document(job: Job[Any] | FollowUp) -> dict[str, Any]:
+    """Write the time limit and the retry policy of a job's own, those that it has."""
+    document: dict[str, Any] = {}
+    if job.timeout is not None:
+        document["timeout"] = round(job.timeout * 1000)
+    if job.retry is not None:
+        document["retry"] = _retry_document(job.retry)
+    return document
 
 
 _STATUSES = {status.value: status for status in JobStatus}
@@ -317,14 +342,18 @@ def _anything(value: object) -> object:
 
 
 def _milliseconds(value: object) -> float:
-    return _count(value) / 1000
+    length = _count(value) / 1000
+    if length > 0 and is_duration(length):
+        return seconds(length)
+    raise TypeError("a number of milliseconds, at least 1, at most 1,000 years")
 
 
-def _retry(value: object) -> Retry:
+def read_retry(value: object) -> Retry:
+    """Read a retry policy; anything else raises TypeError with what was expected."""
     if isinstance(value, Mapping):
         policy = cast("Mapping[str, Any]", value)
-        with suppress(KeyError, ConfigurationError):
-            return Retry(policy["maxRetries"], policy["base"], policy["cap"], policy["jitter"])
+        with suppress(KeyError, TypeError, ConfigurationError):
+            return Retry(_count(policy["maxRetries"]), policy["base"], policy["cap"], policy["jitter"])
     raise TypeError("a retry policy as Monque writes it")
 
 
@@ -337,6 +366,14 @@ def _retry_document(retry: Retry) -> dict[str, Any]:
     }
 
 
+# The types of what the small documents in a job are made of; what may be None may be absent, too.
+_PARTS: dict[type[Any], tuple[tuple[type, ...], ...]] = {
+    JobFailure: ((datetime,), (int, float), (str,), (str,)),
+    Progress: ((int, float), (str, NoneType), (datetime,)),
+    LogLine: ((datetime,), (str,), (str,), (str,)),
+}
+
+
 def _each(kind: type[Any]) -> Callable[[object], object]:
     """For lists of small documents, which are there for people to look at: what is none is passed over."""
 
@@ -347,16 +384,12 @@ def _each(kind: type[Any]) -> Callable[[object], object]:
     return read
 
 
-def _progress(value: object) -> object:
-    return _small(Progress, value)
-
-
 def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or None
-    names = [field.name for field in fields(kind)]
-    if not isinstance(value, Mapping) or not value.keys() >= set(names):
+    if not isinstance(value, Mapping):
         return None
     document = cast("Mapping[str, Any]", value)
-    return kind(*(document[name] for name in names))
+    parts = [document.get(field.name) for field in fields(kind)]
+    return kind(*parts) if all(map(isinstance, parts, _PARTS[kind])) else None
 
 
 class _Field(NamedTuple):
@@ -396,9 +429,9 @@ _FIELDS = {
     "priority": _Field("priority", int, _count),
     "attempts": _Field("attempts", int, _count),
     "timeout": _Field("timeout", None, _milliseconds),
-    "retry": _Field("retry", None, _retry),
+    "retry": _Field("retry", None, read_retry),
     "errors": _Field("errors", None, _each(JobFailure)),
-    "progress": _Field("progress_report", None, _progress),
+    "progress": _Field("progress_report", None, partial(_small, Progress)),
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
@@ -467,10 +500,8 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
-    if job.timeout is not None:
-        document["timeout"] = round(job.timeout * 1000)
-    if job.retry is not None:
-        document["retry"] = _retry_document(job.retry)
+    if job.timeout is not None or job.retry is not None:
+        document.update(settings_document(job))
     if job.follow_up is not None:
         document["followUp"] = follow_up_document(job.follow_up)
     return document

@@ -108,7 +108,8 @@ class Retry:
     base: Duration = timedelta(seconds=1)
     cap: Duration = timedelta(hours=24)
     jitter: float = 0
-    on: Mapping[type[BaseException], Callable[[Any], object]] = field(default_factory=dict[Any, Any])
+    # Mappings have no hash; policies that are equal have the same in any case.
+    on: Mapping[type[BaseException], Callable[[Any], object]] = field(default_factory=dict[Any, Any], hash=False)
 
     def __post_init__(self) -> None:
         check_count("retry.max_retries", self.max_retries)
@@ -125,6 +126,8 @@ class Retry:
                 raise ConfigurationError("retry.on", kind, "types of exceptions as keys")
             if not callable(meaning):
                 raise ConfigurationError("retry.on", meaning, "what makes an outcome of the exception, such as Fail")
+        # Frozen: what happens to the mapping that was given changes nothing here.
+        object.__setattr__(self, "on", dict(self.on))
 
 
 @dataclass(frozen=True, slots=True)

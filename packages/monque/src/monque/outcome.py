@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monque.errors import InvalidArgumentError
+from monque.errors import InvalidArgumentError, text_of
 from monque.options import Duration, is_duration, seconds
 
 __all__ = ["Cancel", "Committed", "Completed", "Fail", "Failed", "Outcome", "Released", "RetryIn", "Snooze", "Verdict"]
@@ -95,7 +95,7 @@ class RetryIn(Verdict):
     def __init__(self, delay: Duration, reason: object = None) -> None:
         self.delay = _delay("delay", delay)
         self.reason = reason
-        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else str(reason))
+        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else text_of(reason))
 
 
 class Cancel(Verdict):
@@ -111,7 +111,7 @@ class Cancel(Verdict):
 
     def __init__(self, reason: object = None) -> None:
         self.reason = reason
-        super().__init__("cancelled by its handler" if reason is None else str(reason))
+        super().__init__("cancelled by its handler" if reason is None else text_of(reason))
 
 
 class Fail(Verdict):
@@ -127,7 +127,7 @@ class Fail(Verdict):
 
     def __init__(self, reason: object = None) -> None:
         self.reason = reason
-        super().__init__("failed for good, says its handler" if reason is None else str(reason))
+        super().__init__("failed for good, says its handler" if reason is None else text_of(reason))
 
 
 def _delay(argument: str, value: object) -> float:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from monque._producer import Producer
     from monque.events import Subscribe
     from monque.job import Job
-    from monque.options import Duration
+    from monque.options import Duration, Retry
     from monque.router import Router
 
 __all__ = ["Jobs", "Monque"]
@@ -131,6 +131,8 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         priority: int | None = None,
         on_conflict: OnConflict = "return",
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -157,6 +159,8 @@ class Monque(Face[_monque.Monque]):
             unique_key=unique_key,
             priority=priority,
             on_conflict=on_conflict,
+            timeout=timeout,
+            retry=retry,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -167,7 +171,7 @@ class Monque(Face[_monque.Monque]):
 
     now = blocking(_monque.Monque.now)
 
-    def schedule(
+    def schedule(  # noqa: PLR0913  each is something users say
         self,
         expression: str,
         name: str,
@@ -175,6 +179,8 @@ class Monque(Face[_monque.Monque]):
         *,
         timezone: str = "UTC",
         unique_key: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -189,7 +195,9 @@ class Monque(Face[_monque.Monque]):
             @daily
         """
         return self._link.call(
-            lambda inner: inner.schedule(expression, name, data, timezone=timezone, unique_key=unique_key)
+            lambda inner: inner.schedule(
+                expression, name, data, timezone=timezone, unique_key=unique_key, timeout=timeout, retry=retry
+            )
         )
 
     def enqueue_many(self, jobs: Iterable[Item], *, session: ClientSession | None = None) -> list[Job[Any]]:

@@ -42,6 +42,8 @@ class EnqueueSettings(TypedDict, total=False):
         on_conflict: What happens if the unique key is taken.
         priority: -10 … 10, the higher runs first.
         timezone: For `schedule` only: the zone whose clock the expression is read on.
+        timeout: How long a run may take, instead of what the worker says.
+        retry: What happens after a failure, instead of what the worker says; without `on`.
         session: A session of the client that Monque was given.
     """
 
@@ -51,6 +53,8 @@ class EnqueueSettings(TypedDict, total=False):
     on_conflict: OnConflict | None
     priority: int | None
     timezone: str | None
+    timeout: Duration | None
+    retry: Retry | None
     session: AsyncClientSession | None
 
 
@@ -338,7 +342,7 @@ class Worker(Generic[P, C, Q, R]):
 
 _SESSION = ("session",)
 _OF_NEW_JOB = [field.name for field in fields(NewJob) if field.name in EnqueueSettings.__annotations__]
-_OF_SCHEDULES = ("timezone", "unique_key", "session")
+_OF_SCHEDULES = ("timezone", "unique_key", "timeout", "retry", "session")
 _NOT_FOR_SCHEDULES = [name for name in EnqueueSettings.__annotations__ if name not in _OF_SCHEDULES]
 
 AnyWorker = Worker[..., Any, ..., Any]

@@ -58,6 +58,7 @@ _LEASE_FIELDS: Document = {
             "nextRunAt",
             "repeatInterval",
             "timezone",
+            "retry",
         ),
         1,
     ),
