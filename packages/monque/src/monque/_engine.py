@@ -115,6 +115,7 @@ class Engine:
         self._flow = flow
         self._workers = workers
         self._options = options
+        self._retention = options.retention or None
         self._executor = executor
         self._events = events
         self._clock = clock
@@ -430,8 +431,8 @@ class Engine:
         return self._finished(run, outcome, time.perf_counter() - started)
 
     def _finished(self, run: _Run, outcome: Outcome, duration: float) -> Finished:
-        retention = run.worker.retention or self._options.retention
-        return Finished(run.job, run.token, outcome, duration, retention=retention or None)
+        retention = self._retention if run.worker.retention is None else run.worker.retention
+        return Finished(run.job, run.token, outcome, duration, retention=retention)
 
     async def _transact(self, run: _Run) -> Outcome:
         """Run the handler and settle the job in one transaction. Renewing its lease meanwhile would get in the way."""
