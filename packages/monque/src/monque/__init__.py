@@ -50,7 +50,7 @@ from monque.events import (
     StaleRecoveredEvent,
 )
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
-from monque.options import Concurrency, Lease, Options, Polling, Retry, Timeout
+from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
 from monque.outcome import Cancel, Fail, RetryIn, Snooze
 from monque.router import Router
 from monque.worker import Worker
@@ -110,6 +110,7 @@ __all__ = [
     "Polling",
     "ProcessDiedError",
     "Progress",
+    "Retention",
     "Retry",
     "RetryIn",
     "Router",

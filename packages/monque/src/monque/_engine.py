@@ -115,6 +115,7 @@ class Engine:
         self._flow = flow
         self._workers = workers
         self._options = options
+        self._retention = options.retention or None
         self._executor = executor
         self._events = events
         self._clock = clock
@@ -427,14 +428,18 @@ class Engine:
         if outcome is RELEASED and not self.is_stopping:
             # Nobody but a stop gives jobs back: the handler has cancelled itself.
             outcome = Failed(asyncio.CancelledError())
-        return Finished(run.job, run.token, outcome, time.perf_counter() - started)
+        return self._finished(run, outcome, time.perf_counter() - started)
+
+    def _finished(self, run: _Run, outcome: Outcome, duration: float) -> Finished:
+        retention = self._retention if run.worker.retention is None else run.worker.retention
+        return Finished(run.job, run.token, outcome, duration, retention=retention)
 
     async def _transact(self, run: _Run) -> Outcome:
         """Run the handler and settle the job in one transaction. Renewing its lease meanwhile would get in the way."""
         began = time.perf_counter()
 
         async def settle(session: AsyncClientSession, outcome: Completed) -> Outcome | None:
-            finished = self._decide(Finished(run.job, run.token, outcome, time.perf_counter() - began))
+            finished = self._decide(self._finished(run, outcome, time.perf_counter() - began))
             (change,) = plan([finished], now=self._clock.now())
             run.committed = finished
             return COMMITTED if await self._flow.settle_in(session, change) else await self._refused(run)
@@ -476,7 +481,7 @@ class Engine:
             self._events.emit(ev.JobErrorEvent, StuckHandlerError(run.job, duration), run.job)
             if run.ending is not None and self._held.get(run.job.id) == run.token:
                 run.is_settled = True
-                self._settles.add(self._decide(Finished(run.job, run.token, Failed(run.ending), duration)))
+                self._settles.add(self._decide(self._finished(run, Failed(run.ending), duration)))
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""

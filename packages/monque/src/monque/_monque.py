@@ -62,7 +62,8 @@ class _Connected:
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
         self.producer = Producer(self.flow, self.clock, options, workers)
-        self.jobs = Jobs(self.collection, self.clock, events, self.notice)
+        self.jobs = Jobs(self.collection, self.clock, events, self.notice, options.retention)
+        self.expires = False
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
 
@@ -171,9 +172,18 @@ class Monque(Declares):
             await connected.read_clock()
             if self._options.create_indexes:
                 await indexes.create(connected.collection)
+                await self._prepare_expiry(connected)
         await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
         stack.push_async_callback(connected.producer.flush)
         return connected
+
+    async def _prepare_expiry(self, connected: _Connected) -> None:
+        """See to it that the server deletes jobs, if any are to be deleted by what has been said so far."""
+        retains = self._options.retention or any(worker.retention for worker in self._workers.all())
+        if retains and self._options.create_indexes and not connected.expires:
+            with driver_errors("create the index for the retention"):
+                await indexes.create_expiry(connected.collection)
+            connected.expires = True
 
     def _connection(self) -> _Connected:
         if self._connected is None:
@@ -489,6 +499,7 @@ class Monque(Declares):
         Raises:
             ConnectionError: Not connected yet.
         """
+        await self._prepare_expiry(self._connection())
         self._begin()
 
     def _begin(self) -> asyncio.Task[None]:
@@ -543,6 +554,7 @@ class Monque(Declares):
             async with self:
                 await self.run()
             return
+        await self._prepare_expiry(self._connected)
         work = self._begin()
         with self._signals():
             try:

@@ -14,17 +14,18 @@ from monque import _transitions as transitions
 from monque._cron import Cron
 from monque._retry import meaning, retry_delay
 from monque.errors import InvalidArgumentError, text_of
+from monque.options import seconds
 from monque.outcome import COMPLETED, Cancel, Completed, Fail, Failed, Outcome, Released, RetryIn, Snooze
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from bson import ObjectId
 
     from monque._transitions import Transition
     from monque.job import Job
-    from monque.options import Retry
+    from monque.options import Duration, Retention, Retry
 
 
 _LONGEST_REASON = 2000
@@ -44,6 +45,7 @@ class Finished:
         retry_at: When it runs again because it failed, or was snoozed, if it does.
         repeat_at: When its follow-up or its next occurrence is, if there is one and no retry comes before it.
         failure: What is remembered of it, if it failed.
+        retention: How long the job is kept when it has ended, if not for ever.
     """
 
     job: Job[Any]
@@ -53,6 +55,7 @@ class Finished:
     retry_at: datetime | None = None
     repeat_at: datetime | None = None
     failure: dict[str, Any] | None = None
+    retention: Retention | None = None
 
     @property
     def next_run_at(self) -> datetime | None:
@@ -166,26 +169,36 @@ def _next_occurrence(job: Job[Any], expression: str) -> datetime:
 
 def plan(finished: Iterable[Finished], *, now: datetime) -> list[Transition]:
     """The changes that write these down at `now`, those that are alike together."""
-    completed: defaultdict[str, list[ObjectId]] = defaultdict(list)
+    completed: defaultdict[tuple[str, Retention | None], list[ObjectId]] = defaultdict(list)
     released: defaultdict[str, list[ObjectId]] = defaultdict(list)
     changes: list[Transition] = []
     for run in finished:
         if run.outcome is COMPLETED and run.repeat_at is None:
-            completed[run.token].append(run.job.id)
+            completed[run.token, run.retention].append(run.job.id)
         elif isinstance(run.outcome, Released):
             released[run.token].append(run.job.id)
         else:
             changes.append(_change(run, now))
-    changes += [transitions.complete(jobs, token, now=now) for token, jobs in completed.items()]
+    changes += [_completed(jobs, token, retention, now) for (token, retention), jobs in completed.items()]
     changes += [transitions.release(jobs, token) for token, jobs in released.items()]
     return changes
+
+
+def _completed(jobs: Sequence[ObjectId], token: str, retention: Retention | None, now: datetime) -> Transition:
+    change = transitions.complete(jobs, token, now=now)
+    return change if retention is None else transitions.with_expiry(change, after(now, retention.completed))
+
+
+def after(now: datetime, duration: Duration | None) -> datetime | None:
+    """When so much time will have gone by; None if there is no end to it."""
+    return None if duration is None else now + timedelta(seconds=seconds(duration))
 
 
 def _change(run: Finished, now: datetime) -> Transition:
     """The change that writes down one run by itself."""
     job, token = run.job, run.token
     if isinstance(run.outcome, Failed):
-        change = _failed(run, reason(run.outcome.error))
+        change = _failed(run, reason(run.outcome.error), now)
         return change if run.failure is None else transitions.with_failure(change, run.failure, is_first=not job.errors)
     if isinstance(run.outcome, Snooze) and run.retry_at is not None:
         return transitions.snooze(job.id, token, next_run_at=run.retry_at)
@@ -193,8 +206,10 @@ def _change(run: Finished, now: datetime) -> Transition:
         change = _again(run, run.repeat_at)
     elif isinstance(run.outcome, Cancel):
         change = transitions.withdraw(job.id, token, reason=_why(run.outcome))
+        if run.retention is not None:
+            change = transitions.with_expiry(change, after(now, run.retention.cancelled))
     else:
-        change = transitions.complete([job.id], token, now=now)
+        change = _completed([job.id], token, run.retention, now)
     if isinstance(run.outcome, Completed) and run.outcome is not COMPLETED:
         return transitions.with_result(change, run.outcome.result, run.outcome.problem)
     return change
@@ -206,14 +221,15 @@ def _again(run: Finished, repeat_at: datetime, reason: str | None = None) -> Tra
     return transitions.repeat(run.job, run.token, next_run_at=repeat_at, reason=reason)
 
 
-def _failed(run: Finished, why: str) -> Transition:
+def _failed(run: Finished, why: str, now: datetime) -> Transition:
     job, fail_count = run.job, run.job.fail_count + 1
     if run.retry_at is not None:
         return transitions.retry(job.id, run.token, fail_count=fail_count, reason=why, next_run_at=run.retry_at)
     if run.repeat_at is not None:
         return _again(run, run.repeat_at, why)
     expression = job.repeat_interval
-    return transitions.fail(job.id, run.token, fail_count=fail_count, reason=why, repeat_interval=expression)
+    change = transitions.fail(job.id, run.token, fail_count=fail_count, reason=why, repeat_interval=expression)
+    return change if run.retention is None else transitions.with_expiry(change, after(now, run.retention.failed))
 
 
 def reason(error: BaseException) -> str:

@@ -182,6 +182,13 @@ def with_result(change: Transition, result: object, problem: str | None) -> Tran
     return replace(change, update={**update, "$set": values, "$unset": {**update["$unset"], gone: ""}})
 
 
+def with_expiry(change: Transition, at: datetime | None) -> Transition:
+    """The same, and the server deletes the jobs at that time, if they are what they are then by that time."""
+    if at is None:
+        return change
+    return replace(change, update={**change.update, "$set": {**change.update["$set"], "expireAt": at}})
+
+
 def snooze(job: ObjectId, token: str, *, next_run_at: datetime) -> Transition:
     """Its handler says that it is too early; no attempt is spent."""
     return _settle([job], token, JobStatus.PENDING, {"nextRunAt": next_run_at}, inc={"attempts": -1})
@@ -294,7 +301,7 @@ def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
         (JobStatus.FAILED, JobStatus.CANCELLED),
         {
             "$set": {"status": JobStatus.PENDING.value, "failCount": 0, "nextRunAt": now},
-            "$unset": {**_CLAIM_FIELDS, "failReason": "", "attempts": "", "followUp": ""},
+            "$unset": {**_CLAIM_FIELDS, **dict.fromkeys(("failReason", "attempts", "followUp", "expireAt"), "")},
         },
     )
 

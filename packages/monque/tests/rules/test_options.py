@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from monque import Cancel, Concurrency, ConfigurationError, Fail, Lease, Options, Polling, Retry, Timeout
+from monque import Cancel, Concurrency, ConfigurationError, Fail, Lease, Options, Polling, Retention, Retry, Timeout
 from monque.options import check_count, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def test_the_defaults() -> None:
         "recover": True,
         "polling": Polling(interval=timedelta(seconds=1), safety=timedelta(seconds=30)),
         "shutdown_timeout": timedelta(seconds=30),
+        "retention": Retention(completed=None, failed=None, cancelled=None),
         "max_payload_bytes": None,
         "create_indexes": True,
     }

@@ -260,7 +260,10 @@ def test_a_worker_keeps_its_options() -> None:
         ({"aliases": 5}, "option aliases: expected a list of names, got 5"),
         ({"aliases": ["mail"]}, "option aliases: expected each name once, and not 'mail' itself, got ('mail',)"),
         ({"aliases": ["a", "a"]}, "option aliases: expected each name once"),
-        ({"colour": 1}, "there is no option 'colour'; there are concurrency, aliases, run_in, timeout, retry, store_"),
+        (
+            {"colour": 1},
+            "there is no option 'colour'; there are concurrency, aliases, run_in, timeout, retry, retention, ",
+        ),
     ],
     ids=str,
 )

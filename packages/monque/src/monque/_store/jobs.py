@@ -13,6 +13,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from monque import _transitions as transitions
 from monque import events as ev
 from monque._intake import check_run_at
+from monque._settlement import after
 from monque._store.errors import driver_errors, is_key_taken
 from monque._store.filters import Document, JobFilter, Scan, check_filter, job_names, object_id, scans
 from monque.errors import (
@@ -22,6 +23,7 @@ from monque.errors import (
     UniqueKeyConflictError,
 )
 from monque.job import Job, JobStatus, from_document
+from monque.options import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +63,12 @@ class Jobs:
     """
 
     def __init__(
-        self, collection: AsyncCollection[Document], clock: ServerClock, events: ev.Events, wake: Wake
+        self,
+        collection: AsyncCollection[Document],
+        clock: ServerClock,
+        events: ev.Events,
+        wake: Wake,
+        retention: Retention = Retention(),  # noqa: B008  it is frozen
     ) -> None:
         # Text that is no valid UTF-8 is shown as well as it can be: somebody wants to see, or get rid of, just that.
         lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
@@ -69,6 +76,7 @@ class Jobs:
         self._clock = clock
         self._events = events
         self._wake = wake
+        self._retention = retention
 
     # --- one --------------------------------------------------------------------------------------------------------
 
@@ -130,7 +138,7 @@ class Jobs:
             cancelled
         """
         try:
-            job = await self._change(transitions.cancel([object_id(job_id)]), "cancel")
+            job = await self._change(self._cancel([object_id(job_id)]), "cancel")
         except JobStateError as error:
             if error.current_status is not JobStatus.CANCELLED:
                 raise
@@ -244,6 +252,9 @@ class Jobs:
         self._tell_of_deleted(document)
         return True
 
+    def _cancel(self, jobs: Sequence[ObjectId]) -> Transition:
+        return transitions.with_expiry(transitions.cancel(jobs), after(self._clock.now(), self._retention.cancelled))
+
     def _tell_of_deleted(self, document: Document) -> None:
         try:
             job = from_document(document)
@@ -305,7 +316,7 @@ class Jobs:
             2
         """
         check_filter(filter, all=all)
-        change = transitions.cancel([])
+        change = self._cancel([])
         with driver_errors("cancel the jobs"):
             count = await self._update_all(scans(filter, _allowed(change)), change.update)
         if count:
