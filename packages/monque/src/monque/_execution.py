@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from monque._child import Reference
 from monque._processes import ProcessPool
+from monque._records import kept
 from monque._scope import enter
 from monque._settlement import outcome_of
 from monque._threads import start_in_thread
@@ -30,7 +31,7 @@ class Executor:
 
     def __init__(self, middleware: Sequence[Middleware]) -> None:
         self._middleware = middleware
-        self._processes = ProcessPool("monque._scope:in_child")
+        self._processes = ProcessPool("monque._records:in_child")
 
     async def close(self) -> None:
         """End the processes there are; a handler at work in one ends with it."""
@@ -39,8 +40,9 @@ class Executor:
     async def execute(self, worker: AnyWorker, run: Scope) -> Outcome:
         """Run the handler and say what came of it."""
         enter(run)
+        is_plain = not self._middleware and not worker.keep_logs
         try:
-            returned = await (self._within(worker, run) if self._middleware else self._call(worker, run))
+            returned = await (self._call(worker, run) if is_plain else self._within(worker, run))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
@@ -51,6 +53,8 @@ class Executor:
 
     async def _within(self, worker: AnyWorker, run: Scope) -> object:
         async with AsyncExitStack() as stack:
+            if worker.keep_logs:
+                stack.enter_context(kept())
             for middleware in self._middleware:
                 await stack.enter_async_context(middleware(run.job))
             return await self._call(worker, run)
@@ -67,7 +71,7 @@ class Executor:
 
     async def _in_process(self, worker: AnyWorker, run: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         call = (Reference.of(worker.function), args, kwargs)
-        process = self._processes.start(_HERE, call, context={"job": run.job}, heard=run.note)
+        process = self._processes.start(_HERE, call, context={"job": run.job, "keep_logs": run.keep_logs}, heard=run.note)
         while not process.done.done():
             try:
                 await asyncio.wait([process.done])

@@ -347,12 +347,24 @@ def _each(kind: type[Any]) -> Callable[[object], object]:
     return read
 
 
+def _progress(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _small(Progress, {"message": None, **cast("Mapping[str, object]", value)})
+    return None
+
+
 def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or None
     names = [field.name for field in fields(kind)]
     if not isinstance(value, Mapping) or not value.keys() >= set(names):
         return None
     document = cast("Mapping[str, Any]", value)
     return kind(*(document[name] for name in names))
+
+
+def small_document(part: Progress | LogLine) -> dict[str, Any]:
+    """Write one of the small parts of a job; what is unset stays absent."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class _Field(NamedTuple):
@@ -394,7 +406,7 @@ _FIELDS = {
     "timeout": _Field("timeout", None, _milliseconds),
     "retry": _Field("retry", None, _retry),
     "errors": _Field("errors", None, _each(JobFailure)),
-    "progress": _Field("progress_report", None, lambda value: _small(Progress, value)),
+    "progress": _Field("progress_report", None, _progress),
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),

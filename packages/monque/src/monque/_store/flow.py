@@ -251,6 +251,10 @@ class Flow:
         """Write one outcome as part of the session's transaction; False if the claim is gone or the job changed."""
         return (await self._jobs.update_one(change.filter, change.update, session=session)).matched_count == 1
 
+    async def remark(self, changes: Sequence[Transition]) -> Mapping[ObjectId, Exception]:
+        """Write what handlers say, in one command, where their claims hold; why the server refused some, by id."""
+        return (await self._write(changes))[1]
+
     async def reread(self, job: ObjectId, token: str) -> Job[Any] | None:
         """The job as it is now, if the claim still holds."""
         document = await self._jobs.find_one(transitions.held([job], token))
