@@ -24,14 +24,14 @@ from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
 from monque._retry import policy
 from monque._scope import Scope
-from monque._settlement import Finished, finish, plan
+from monque._settlement import Finished, finish, plan, reason
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
 from monque._transaction import transact
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
-from monque.errors import JobTimeoutError, MonqueError, ShutdownTimeoutError, StuckHandlerError
+from monque.errors import JobTimeoutError, MonqueError, ResultError, ShutdownTimeoutError, StuckHandlerError
 from monque.options import Timeout, seconds
 from monque.outcome import COMMITTED, COMPLETED, RELEASED, Completed, Failed
 
@@ -589,6 +589,10 @@ class Engine:
     def _close(self, run: Finished, settled: Settled) -> None:
         """The outcome is written, or never will be: say so."""
         job = run.job
+        if settled.refused and job.id in settled.refused and _has_result(run.outcome):
+            # The job as a whole may have become too large with it. What its handler did has happened, with or without.
+            self._settles.add(replace(run, outcome=Completed(problem=reason(settled.refused[job.id]))))
+            return
         self._let_go(run)
         if settled.lost and job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
@@ -600,6 +604,8 @@ class Engine:
     def _announce(self, run: Finished) -> None:
         if isinstance(run.outcome, Completed):
             self._events.emit(ev.JobCompleteEvent, run.job, run.duration)
+            if run.outcome.problem is not None:
+                self._events.emit(ev.JobErrorEvent, ResultError(run.job.id, run.outcome.problem), run.job)
         elif isinstance(run.outcome, Failed):
             self._events.emit(ev.JobFailEvent, run.job, run.outcome.error, run.retry_at is not None)
         if run.next_run_at is not None:
@@ -663,3 +669,7 @@ class Engine:
             tasks = [run.task for run in self._running if run.task is not None]
             await asyncio.wait([*tasks, cut], timeout=left, return_when=asyncio.FIRST_COMPLETED)
         cut.cancel()
+
+
+def _has_result(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed) and outcome.result is not None

@@ -88,7 +88,9 @@ def _message(record: logging.LogRecord) -> str:
     try:
         message = record.getMessage()
     except Exception:  # noqa: BLE001  the arguments do not fit, or cannot be shown
-        message = f"{record.msg!s:.200} (its arguments do not fit)" if isinstance(record.msg, str) else "(cannot be shown)"
+        message = (
+            f"{record.msg!s:.200} (its arguments do not fit)" if isinstance(record.msg, str) else "(cannot be shown)"
+        )
     if record.exc_info is None or record.exc_info[1] is None:
         return message
     return f"{message}\n{traceback.format_exception_only(record.exc_info[1])[-1].rstrip()}"

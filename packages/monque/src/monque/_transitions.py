@@ -191,7 +191,9 @@ def with_remark(change: Transition, remark: Transition) -> Transition:
     if not isinstance(change.update, dict):
         return change
     update: dict[str, Any] = change.update
-    return replace(change, update={**update, **remark.update, "$set": {**update["$set"], **remark.update.get("$set", {})}})
+    return replace(
+        change, update={**update, **remark.update, "$set": {**update["$set"], **remark.update.get("$set", {})}}
+    )
 
 
 def snooze(job: ObjectId, token: str, *, next_run_at: datetime) -> Transition:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from pymongo import AsyncMongoClient
 
 from monque import Concurrency, Job, JobErrorEvent, Monque, Options, Progress, Retry, Timeout
@@ -15,6 +18,11 @@ from .support import NO_POLLS, Commands, Gate, Record, working
 
 if TYPE_CHECKING:
     from .support import Bench, Lab
+
+
+@pytest.fixture
+def _handlers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1]), *sys.path])
 
 
 class Talk:
@@ -104,6 +112,7 @@ async def test_a_failed_run_leaves_its_last_word_and_the_next_goes_on_from_there
     assert said(ended) == (0, None)
 
 
+@pytest.mark.usefixtures("_handlers_can_be_imported")
 async def test_threads_and_processes_say_how_far_they_are_too(bench: Bench) -> None:
     monque = bench.monque(polling=NO_POLLS)
     monque.worker("thread", say_how_far)
@@ -248,4 +257,3 @@ async def test_in_a_transaction_the_last_word_is_part_of_it(bench: Bench) -> Non
         await eventually(lambda: bench.find(job)["status"] == "completed", timeout=20)
         assert said(await monque.jobs.get(job.id)) == (1, "done")
     assert runs == 1
-
