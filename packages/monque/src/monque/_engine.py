@@ -24,7 +24,7 @@ from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
 from monque._retry import policy
 from monque._scope import Scope
-from monque._settlement import Finished, finish, plan, reason
+from monque._settlement import Finished, finish, plan, without_result
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
@@ -591,7 +591,7 @@ class Engine:
         job = run.job
         if settled.refused and job.id in settled.refused and _has_result(run.outcome):
             # The job as a whole may have become too large with it. What its handler did has happened, with or without.
-            self._settles.add(replace(run, outcome=Completed(problem=reason(settled.refused[job.id]))))
+            self._settles.add(replace(run, outcome=without_result(settled.refused[job.id])))
             return
         self._let_go(run)
         if settled.lost and job.id in settled.lost:

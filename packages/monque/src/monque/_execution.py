@@ -74,8 +74,8 @@ class Executor:
         if size <= self._max_result_bytes:
             return Completed(result)
         return Completed(
-            problem=f"result: expected at most {self._max_result_bytes:,} bytes of BSON, got {size:,}; store the content "
-            "elsewhere (GridFS, object storage) and return a reference to it, or raise max_result_bytes"
+            problem=f"result: expected at most {self._max_result_bytes:,} bytes of BSON, got {size:,}; store the "
+            "content elsewhere (GridFS, object storage) and return a reference to it, or raise max_result_bytes"
         )
 
     async def _within(self, worker: AnyWorker, run: Scope) -> object:

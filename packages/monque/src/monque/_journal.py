@@ -76,6 +76,8 @@ class Journal:
     def note(self, scope: Scope, note: object) -> None:
         """Take down how far a run has come, or a log record of it; may be called from any thread."""
         job = scope.job
+        if not isinstance(note, Progress | LogLine):
+            return
         with self._guard:
             if self._closing.is_set():
                 return
@@ -107,7 +109,8 @@ class Journal:
             await asyncio.wait([self._task])
 
     def _begin(self) -> None:
-        self._task = self._loop.create_task(self._keep_writing())
+        if not self._closing.is_set():
+            self._task = self._loop.create_task(self._keep_writing())
 
     async def _keep_writing(self) -> None:
         while self._goes_on():
@@ -142,11 +145,11 @@ class _Page:
         self._progress: Progress | None = None
         self._lines: deque[LogLine] = deque(maxlen=keep)
 
-    def add(self, note: object, at: datetime) -> None:
+    def add(self, note: Progress | LogLine, at: datetime) -> None:
         if isinstance(note, Progress):
             message = None if note.message is None else _text(note.message)
             self._progress = replace(note, message=message, at=at)
-        elif isinstance(note, LogLine):
+        else:
             self._lines.append(LogLine(at, _text(note.level), _text(note.logger), _text(note.message)))
 
     def change(self, claim: Claim) -> Transition:

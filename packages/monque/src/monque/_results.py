@@ -8,7 +8,6 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from monque import events as ev
 from monque._upkeep import happens_within
 from monque.errors import (
     ConnectionError,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from bson import ObjectId
 
+    from monque import events as ev
     from monque.job import Job
 
     Document = dict[str, Any]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from .process_handlers import log_something
 from .support import NO_POLLS, Gate, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from monque import Monque
 
@@ -80,7 +81,7 @@ def say_all() -> None:
         raise ValueError("no such\nrow")
     except ValueError:
         logger.exception("failed")
-    logger.info("no exception", exc_info=True)
+    logger.info("no exception", exc_info=True)  # noqa: LOG014
 
 
 ALL = [
@@ -267,7 +268,6 @@ async def test_what_its_own_writing_logs_is_no_record_of_the_run(bench: Bench) -
         await gate(job)
 
     async with working(monque):
-        bench.database.command({"create": "monque_jobs"} if not bench.count() else {"ping": 1})
         bench.database.command({"collMod": "monque_jobs", "validator": {"logs": {"$exists": False}}})
         job = await monque.enqueue("work")
         await eventually(lambda: reports)
@@ -290,18 +290,19 @@ class Listening(logging.Handler):
         self.heard.append(record.getMessage())
 
 
-@pytest.fixture
-def silence(monkeypatch: pytest.MonkeyPatch) -> Listening:
+@contextmanager
+def silence() -> Generator[Listening]:
     """As if nobody had configured logging; this is the last resort then."""
     last = Listening()
     last.setLevel(logging.WARNING)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    monkeypatch.setattr(logging, "lastResort", last)
-    return last
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])
+        patch.setattr(logging, "lastResort", last)
+        yield last
 
 
-def test_that_somebody_keeps_records_does_not_make_them_unheard(silence: Listening) -> None:
-    with records.kept():
+def test_that_somebody_keeps_records_does_not_make_them_unheard() -> None:
+    with silence() as last, records.kept():
         logger.info("too quiet for the last resort")
         logger.warning("nobody else listens")
         own = Listening()
@@ -310,27 +311,27 @@ def test_that_somebody_keeps_records_does_not_make_them_unheard(silence: Listeni
             logger.warning("somebody listens")
         finally:
             logger.removeHandler(own)
-    assert silence.heard == ["nobody else listens"]
+    assert last.heard == ["nobody else listens"]
     assert own.heard == ["somebody listens"]
 
 
-def test_there_need_be_no_last_resort(silence: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging, "lastResort", None)
-    with records.kept():
+def test_there_need_be_no_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
+    with silence() as last, records.kept():
+        monkeypatch.setattr(logging, "lastResort", None)
         logger.warning("nobody listens")
-    assert silence.heard == []
+        monkeypatch.undo()
+    assert last.heard == []
 
 
-def test_whoever_configures_logging_meanwhile_does_not_end_it(silence: Listening) -> None:
+def test_whoever_configures_logging_meanwhile_does_not_end_it() -> None:
     root = logging.getLogger()
-    with records.kept():
+    with silence(), records.kept():
         logging.basicConfig(force=True)
         assert records._keeper not in root.handlers
         with records.kept():
             assert records._keeper in root.handlers
         assert records._keeper in root.handlers
     assert records._keeper not in root.handlers
-    assert silence.heard == []
 
 
 def test_threads_count_their_runs_together() -> None:
