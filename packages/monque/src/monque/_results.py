@@ -91,8 +91,7 @@ class Waiting:
         """Let nobody wait any longer."""
         for wait in self._waits.values():
             for future in wait.futures:
-                if not future.done():
-                    future.set_exception(ConnectionError("closed while a result was waited for"))
+                future.set_exception(ConnectionError("closed while a result was waited for"))
         self._waits.clear()
         self._news.set()
         if self._task is not None:
@@ -169,8 +168,7 @@ class Waiting:
         if status is None or document is not None:
             del self._waits[job_id]
             for future in wait.futures:
-                if not future.done():
-                    future.set_result(document)
+                future.set_result(document)
 
     # --- what is heard of jobs in this process ----------------------------------------------------------------------
 

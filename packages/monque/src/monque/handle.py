@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from monque.errors import JobMissingError
 
@@ -83,8 +83,7 @@ class JobHandle(Generic[R]):
             InvalidPayloadError: What is stored is not what the function says it returns.
         """
         stored = await self._jobs.result(self.id, timeout=timeout)
-        result: R = None if stored is None else self._load(stored)
-        return result
+        return cast("R", None if stored is None else self._load(stored))
 
     async def refresh(self) -> Job[Any]:
         """Read the job anew.

@@ -271,9 +271,9 @@ async def test_what_its_own_writing_logs_is_no_record_of_the_run(bench: Bench) -
         bench.database.command({"collMod": "monque_jobs", "validator": {"logs": {"$exists": False}}})
         job = await monque.enqueue("work")
         await eventually(lambda: reports)
-        engine = monque._connected and monque._connected.engine
-        assert engine is not None
-        assert engine._journal.is_blank
+        assert monque._connected is not None
+        assert monque._connected.engine is not None
+        assert monque._connected.engine._journal.is_blank
         gate.open()
         await ended(monque, job)
     assert len(reports) == 1

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from .process_handlers import say_how_far
 from .support import NO_POLLS, Commands, Gate, Record, working
 
 if TYPE_CHECKING:
+    from monque._engine import Engine
+
     from .support import Bench, Lab
 
 
@@ -44,8 +47,18 @@ class Talk:
 
 
 def said(job: Job[Any] | None) -> tuple[float, str | None] | None:
-    report = job and job.progress_report
-    return report and (report.fraction, report.message)
+    report = None if job is None else job.progress_report
+    return None if report is None else (report.fraction, report.message)
+
+
+def engine_of(monque: Monque) -> Engine:
+    assert monque._connected is not None
+    assert monque._connected.engine is not None
+    return monque._connected.engine
+
+
+def has_completed(bench: Bench, job: Job[Any]) -> bool:
+    return bench.find(job)["status"] == "completed"
 
 
 async def reads(monque: Monque, job: Job[Any], saying: tuple[float, str | None]) -> None:
@@ -120,7 +133,7 @@ async def test_threads_and_processes_say_how_far_they_are_too(bench: Bench) -> N
     async with working(monque):
         jobs = [await monque.enqueue(name, {"message": name}) for name in ("thread", "process")]
         for job in jobs:
-            await eventually(lambda job=job: bench.find(job)["status"] == "completed", timeout=30)
+            await eventually(partial(has_completed, bench, job), timeout=30)
         assert [said(await monque.jobs.get(job.id)) for job in jobs] == [(0.5, "thread"), (0.5, "process")]
 
 
@@ -182,7 +195,7 @@ async def test_many_who_speak_are_written_together(bench: Bench) -> None:
         async with working(monque):
             await monque.enqueue_many([("work", None)] * 100)
             await eventually(lambda: bench.count(status="processing") == 100)
-            await eventually(lambda: not monque._connected.engine._claims)  # type: ignore[union-attr]
+            await eventually(lambda: not engine_of(monque)._claims)
             before = len(commands.names)
             spoken.set()
             await eventually(lambda: bench.count(progress={"$exists": True}) == 100)
@@ -198,9 +211,7 @@ async def test_who_says_nothing_keeps_nobody_busy(bench: Bench) -> None:
     async with working(monque):
         await monque.enqueue("work")
         await gate.reached()
-        engine = monque._connected and monque._connected.engine
-        assert engine is not None
-        assert engine._journal._task is None
+        assert engine_of(monque)._journal._task is None
         gate.open()
 
 

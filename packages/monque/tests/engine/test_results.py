@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,7 +120,7 @@ async def test_none_is_a_result_too(bench: Bench) -> None:
 
     async with working(monque):
         handle = await count.enqueue()
-        assert await handle.result(LONG) is None  # type: ignore[func-returns-value]
+        assert await handle.result(LONG) is None
     assert bench.find(handle.id)["result"] is None
 
 
@@ -195,12 +196,15 @@ async def test_a_later_result_takes_the_place_of_a_problem(bench: Bench) -> None
     async def work(_: Job[Any]) -> Any:
         return returns.pop(0)
 
+    def has_run(left: int) -> bool:
+        return len(returns) < left and bench.find(job)["status"] == "pending"
+
     async with working(monque):
         job = await monque.schedule("0 0 1 1 *", "work")
         for _ in range(2):
             left = len(returns)
             await monque.jobs.reschedule(job.id, datetime.now(UTC))
-            await eventually(lambda left=left: len(returns) < left and bench.find(job)["status"] == "pending")
+            await eventually(partial(has_run, left))
     assert bench.find(job)["result"] == 7
     assert "resultError" not in bench.find(job)
 
@@ -398,7 +402,7 @@ async def test_looks_become_rare_and_go_on_while_somebody_waits(bench: Bench) ->
         await joined(monque, 2)
         assert wait.pause < results._LONGEST
         bench.jobs.update_one({"_id": job.id}, {"$set": {"status": "completed", "result": 1}})
-        assert await asyncio.gather(result, later) == [1, 1]
+        assert [await result, await later] == [1, 1]
 
 
 async def test_who_ends_here_is_not_waited_for_any_longer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

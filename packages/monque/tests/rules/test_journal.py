@@ -10,7 +10,7 @@ from monque import Job, Progress
 from monque import _journal as journals
 from monque._clock import ServerClock
 from monque._journal import Journal
-from monque._scope import Scope
+from monque._scope import Scope, enter
 from monque.testing import eventually
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def journal(paper: Paper) -> Journal:
 
 @pytest.fixture
 def run(make_job: Callable[..., Job[Any]]) -> Scope:
-    return Scope(make_job(claim_token="T"))
+    return Scope(make_job(claim_token="T"))  # noqa: S106
 
 
 def say(journal: Journal, run: Scope, fraction: float) -> None:
@@ -99,7 +99,7 @@ async def test_what_was_torn_out_is_not_written_again(journal: Journal, paper: P
 async def test_jobs_that_are_held_back_wait(paper: Paper, run: Scope, make_job: Callable[..., Job[Any]]) -> None:
     held = {run.job.id}
     journal = Journal(paper.write, paper.troubles.append, ServerClock(), held_back=held)
-    other = Scope(make_job(claim_token="T"))
+    other = Scope(make_job(claim_token="T"))  # noqa: S106
     say(journal, run, 0.1)
     say(journal, other, 0.2)
     await eventually(lambda: paper.written)
@@ -153,6 +153,12 @@ async def test_what_is_neither_is_passed_over(journal: Journal, run: Scope) -> N
     journal.note(run, "something")
     torn = journal.tear_out(claim(run))
     assert torn is None
+
+
+async def test_a_run_without_a_journal_may_say_what_it_likes(run: Scope) -> None:
+    enter(run)
+    run.job.progress(0.5)
+    assert run.journal is None
 
 
 async def test_words_of_one_run_are_written_at_intervals(
