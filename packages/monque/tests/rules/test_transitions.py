@@ -10,7 +10,7 @@ from bson import ObjectId
 
 from monque import Job, JobStatus
 from monque import _transitions as transitions
-from monque.job import FollowUp, to_document
+from monque.job import FollowUp, LogLine, Progress, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -248,6 +248,40 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
+    "snooze": (
+        transitions.snooze(A, "T", next_run_at=LATER),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
+            "$unset": CLAIM,
+            "$inc": {"attempts": -1},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "withdraw": (
+        transitions.withdraw(A, "T", reason="no use"),
+        {"_id": A, "status": "processing", "claimToken": "T", "followUp": None},
+        {
+            "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no use"},
+            "$unset": CLAIM,
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "remark how far it is": (
+        transitions.remark(A, "T", progress=Progress(0.5, None, NOW), lines=[], keep=0),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"$set": {"progress": {"fraction": 0.5, "at": NOW}}},
+    ),
+    "remark how far it is, and log lines": (
+        transitions.remark(A, "T", progress=Progress(1, "done", NOW), lines=[LogLine(NOW, "INFO", "app", "on")], keep=3),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"progress": {"fraction": 1, "message": "done", "at": NOW}},
+            "$push": {
+                "logs": {"$each": [{"at": NOW, "level": "INFO", "logger": "app", "message": "on"}], "$slice": -3}
+            },
+        },
+    ),
     "refuse": (
         transitions.refuse(A, reason="odd"),
         {"_id": A, "status": "pending"},
@@ -276,9 +310,26 @@ def test_the_table_has_every_edge() -> None:
         for name, value in vars(transitions).items()
         if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
     }
-    assert made - {"_settle", "_manage", "_unscheduled"} == {name.split()[0] for name in EDGES}
+    parts = {"_settle", "_manage", "_unscheduled", "with_failure", "with_remark", "with_result"}
+    assert made - parts == {name.split()[0] for name in EDGES}
     documented = set((transitions.__doc__ or "").split()) | {"recover_recurring", "recover_followed"}
     assert {name.split()[0] for name in EDGES} <= documented
+
+
+def test_what_the_handler_said_last_can_be_part_of_another_edge() -> None:
+    said = transitions.remark(A, "T", progress=Progress(1, None, NOW), lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    lines = transitions.remark(A, "T", progress=None, lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    completed, followed = transitions.complete([A], "T", now=NOW), transitions.follow(A, "T")
+    both = transitions.with_remark(completed, said)
+    assert both.filter == completed.filter
+    assert both.update == {
+        **completed.update,
+        "$set": {**completed.update["$set"], "progress": {"fraction": 1, "at": NOW}},
+        "$push": said.update["$push"],
+    }
+    assert transitions.with_remark(completed, lines).update == {**completed.update, "$push": said.update["$push"]}
+    # It is about something else from then on.
+    assert transitions.with_remark(followed, said) is followed
 
 
 @pytest.mark.parametrize("timezone", [None, "Europe/Berlin"])
