@@ -54,6 +54,11 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_typed(self) -> None:
+        problem, *done = run("typed.py")
+        assert problem.startswith("data['price']: expected ")
+        assert done == ["book for 12.50 until 01 March", "Your book to ada@example.org"]
+
 
 def test_every_example_has_a_test() -> None:
     assert {f"test_{Path(example).stem}" for example in EXAMPLES} <= set(dir(TestExamples))

@@ -21,7 +21,7 @@ from monque.job import Job
 from monque.outcome import COMPLETED, RELEASED, Completed, Failed, Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from bson.codec_options import CodecOptions
 
@@ -87,14 +87,14 @@ class Executor:
             return await self._call(worker, run)
         return None  # the middleware has swallowed an exception
 
-    async def _call(self, worker: AnyWorker, run: Scope) -> object:
+    def _call(self, worker: AnyWorker, run: Scope) -> Awaitable[object]:
         if worker.run_in == "loop":
-            return await worker.handler(run.job)
+            return worker.handler(run.job)
         args, kwargs = worker.payload.arguments(run.job)
         if worker.run_in == "thread":
             call = partial(worker.function, *args, **kwargs)
-            return await _outlast(start_in_thread(call, name=f"monque-{worker.name}"))
-        return await self._in_process(worker, run, args, kwargs)
+            return _outlast(start_in_thread(call, name=f"monque-{worker.name}"))
+        return self._in_process(worker, run, args, kwargs)
 
     async def _in_process(self, worker: AnyWorker, run: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         call = (Reference.of(worker.function), args, kwargs)

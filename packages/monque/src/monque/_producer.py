@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
     from datetime import datetime
 
+    from bson.codec_options import CodecOptions
     from pymongo.asynchronous.client_session import AsyncClientSession
 
     from monque._clock import ServerClock
@@ -114,7 +115,7 @@ class Producer:
         wanted = recurring_job(self.make(request), cron, self._codec)
         while True:
             holder = await self._store_one(wanted, session)
-            if _is_alike(holder, wanted):
+            if _is_alike(holder, wanted, self._codec):
                 return holder
             redefined = await self._flow.redefine(holder, wanted, session)
             if redefined is not None:
@@ -162,7 +163,7 @@ class Producer:
         return await insert.stored
 
     def _size(self, job: Job[Any]) -> int:
-        return len(bson.encode({"data": job.data}, codec_options=self._codec))
+        return len(_encoded(job, self._codec))
 
     def make(self, request: NewJob) -> Job[Any]:
         """Check a request and make the job of it; in any thread."""
@@ -213,9 +214,12 @@ def _concessions(on_conflict: OnConflict, holder: Job[Any], wanted: Job[Any]) ->
     return (waiting, running) if holder.status is JobStatus.PENDING else (running, waiting)
 
 
-def _is_alike(holder: Job[Any], wanted: Job[Any]) -> bool:
-    return (holder.repeat_interval, holder.timezone, holder.data) == (
-        wanted.repeat_interval,
-        wanted.timezone,
-        wanted.data,
-    )
+def _is_alike(holder: Job[Any], wanted: Job[Any], codec: CodecOptions[Any]) -> bool:
+    if (holder.repeat_interval, holder.timezone) != (wanted.repeat_interval, wanted.timezone):
+        return False
+    # What BSON keeps in another form, such as a Decimal, differs from itself only until it is stored.
+    return holder.data == wanted.data or _encoded(holder, codec) == _encoded(wanted, codec)
+
+
+def _encoded(job: Job[Any], codec: CodecOptions[Any]) -> bytes:
+    return bson.encode({"data": job.data}, codec_options=codec)

@@ -158,7 +158,7 @@ def fail(job: ObjectId, token: str, *, fail_count: int, reason: str, repeat_inte
 
 def with_failure(change: Transition, failure: Mapping[str, Any]) -> Transition:
     """The same, and it is remembered what went wrong; the latest few failures are kept."""
-    if not isinstance(change.update, dict):
+    if _is_pipeline(change):
         return change  # it is about something else from now on
     kept = {"errors": {"$each": [failure], "$slice": -MOST_FAILURES}}
     return replace(change, update={**change.update, "$push": kept})
@@ -166,7 +166,7 @@ def with_failure(change: Transition, failure: Mapping[str, Any]) -> Transition:
 
 def with_result(change: Transition, result: object, problem: str | None) -> Transition:
     """The same, and what the handler returned is kept, or why it cannot be."""
-    if not isinstance(change.update, dict):
+    if _is_pipeline(change):
         return change
     kept, gone = ("result", "resultError") if problem is None else ("resultError", "result")
     update: dict[str, Any] = change.update
@@ -188,12 +188,14 @@ def remark(
 
 def with_remark(change: Transition, remark: Transition) -> Transition:
     """The same, and what the handler said last."""
-    if not isinstance(change.update, dict):
+    if _is_pipeline(change):
         return change
-    update: dict[str, Any] = change.update
-    return replace(
-        change, update={**update, **remark.update, "$set": {**update["$set"], **remark.update.get("$set", {})}}
-    )
+    values = {**change.update["$set"], **remark.update.get("$set", {})}
+    return replace(change, update={**change.update, **remark.update, "$set": values})
+
+
+def _is_pipeline(change: Transition) -> bool:
+    return isinstance(change.update, list)
 
 
 def snooze(job: ObjectId, token: str, *, next_run_at: datetime) -> Transition:

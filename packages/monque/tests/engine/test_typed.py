@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from bson import Decimal128, ObjectId
 from bson.codec_options import CodecOptions, TypeRegistry
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pymongo import AsyncMongoClient
 
 from monque import Concurrency, InvalidArgumentError, InvalidPayloadError, Job, Monque, NewJob, Router, Worker
@@ -155,6 +155,19 @@ async def test_nothing_is_written_when_arguments_are_wrong(bench: Bench) -> None
             mail.new(**wrong)
         await monque.enqueue("other", wrong)
     assert bench.count() == bench.count(name="other") == 1
+
+
+async def test_a_secret_is_not_written(bench: Bench) -> None:
+    monque = bench.monque()
+
+    @monque.worker("login")
+    async def login(password: SecretStr) -> None:
+        raise NotImplementedError
+
+    async with monque:
+        with pytest.raises(InvalidPayloadError, match=r"^data\['password'\]: expected a value BSON can hold"):
+            await login.enqueue(SecretStr("hidden"))
+    assert bench.count() == 0
 
 
 async def test_a_job_that_does_not_fit_fails_and_says_why(bench: Bench) -> None:
@@ -358,3 +371,12 @@ async def test_declaring_the_same_schedule_again_changes_nothing(bench: Bench) -
         before = bench.find(first)
         assert (await monque.schedule("@daily", "everything", VALUES)).id == first.id
         assert bench.find(first) == before
+        # A name that nobody here has a worker for, and a moment that is cut to milliseconds.
+        for data in ({"price": Decimal(1)}, {"at": datetime(2026, 3, 1, 12, 0, 0, 5678, tzinfo=UTC)}):
+            first = await monque.schedule("@daily", "untyped", data)
+            before = bench.find(first)
+            assert (await monque.schedule("@daily", "untyped", data)).id == first.id
+            assert bench.find(first) == before
+        first = await monque.schedule("@daily", "untyped", {"price": Decimal(1)}, unique_key="a")
+        changed = await monque.schedule("@daily", "untyped", {"price": Decimal(2)}, unique_key="a")
+        assert (changed.id, changed.data) == (first.id, {"price": Decimal128("2")})

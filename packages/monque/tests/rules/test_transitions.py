@@ -273,7 +273,9 @@ EDGES = {
         {"$set": {"progress": {"fraction": 0.5, "at": NOW}}},
     ),
     "remark how far it is, and log lines": (
-        transitions.remark(A, "T", progress=Progress(1, "done", NOW), lines=[LogLine(NOW, "INFO", "app", "on")], keep=3),
+        transitions.remark(
+            A, "T", progress=Progress(1, "done", NOW), lines=[LogLine(NOW, "INFO", "app", "on")], keep=3
+        ),
         {"_id": A, "status": "processing", "claimToken": "T"},
         {
             "$set": {"progress": {"fraction": 1, "message": "done", "at": NOW}},
