@@ -47,7 +47,7 @@ class _Keeper(logging.Handler):
 _keeper = _Keeper()
 _guard = threading.Lock()
 # How many runs there are, of all instances in this process, whose records are kept.
-_runs = 0
+_runs: int = 0
 
 
 @contextmanager

@@ -97,11 +97,14 @@ ALL = [
 ]
 
 
+def ignore(_: object) -> None: ...
+
+
 @pytest.fixture
 def _broken_records_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handlers of the test runner would raise what a record that cannot be shown raises."""
     for handler in logging.getLogger().handlers:
-        monkeypatch.setattr(handler, "emit", lambda _: None)
+        monkeypatch.setattr(handler, "emit", ignore)
 
 
 @pytest.mark.usefixtures("_broken_records_are_no_matter")

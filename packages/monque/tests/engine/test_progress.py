@@ -58,7 +58,7 @@ def engine_of(monque: Monque) -> Engine:
 
 
 def has_completed(bench: Bench, job: Job[Any]) -> bool:
-    return bench.find(job)["status"] == "completed"
+    return bool(bench.find(job)["status"] == "completed")
 
 
 async def reads(monque: Monque, job: Job[Any], saying: tuple[float, str | None]) -> None:

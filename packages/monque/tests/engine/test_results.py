@@ -107,7 +107,7 @@ async def test_a_result_is_none_if_none_is_stored(bench: Bench) -> None:
         return 1
 
     async with working(monque):
-        handle = await count.enqueue()
+        handle = await count.enqueue({})
         assert await handle.result(LONG) is None
     assert "result" not in bench.find(handle.id)
 
@@ -119,7 +119,7 @@ async def test_none_is_a_result_too(bench: Bench) -> None:
     async def count(_: Job[Any]) -> None: ...
 
     async with working(monque):
-        handle = await count.enqueue()
+        handle = await count.enqueue({})
         assert await handle.result(LONG) is None
     assert bench.find(handle.id)["result"] is None
 
@@ -145,7 +145,7 @@ async def test_what_cannot_be_stored_leaves_a_reason_and_the_job_completed(
         return returned
 
     async with working(monque):
-        handle = await work.enqueue()
+        handle = await work.enqueue({})
         with pytest.raises(ResultError, match=problem) as refusal:
             await handle.result(LONG)
         await eventually(record.has(JobErrorEvent))
@@ -169,7 +169,7 @@ async def test_a_result_of_another_type_than_it_says_is_not_stored(bench: Bench)
         return "many"  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     async with working(monque):
-        handle = await work.enqueue()
+        handle = await work.enqueue({})
         with pytest.raises(ResultError, match=r"InvalidPayloadError: result: expected .*integer.*'many'"):
             await handle.result(LONG)
 
@@ -220,7 +220,7 @@ async def test_a_failed_job_is_an_error(bench: Bench) -> None:
         raise Fail("no such address")
 
     async with working(monque):
-        handle = await work.enqueue()
+        handle = await work.enqueue({})
         with pytest.raises(JobFailedError, match="no such address") as failure:
             await handle.result(LONG)
     assert failure.value.job.id == handle.id
@@ -239,7 +239,7 @@ async def test_a_failure_that_is_followed_by_another_run_is_no_end(bench: Bench)
         return job.attempts
 
     async with working(monque):
-        assert await (await work.enqueue()).result(LONG) == 3
+        assert await (await work.enqueue({})).result(LONG) == 3
 
 
 @pytest.mark.parametrize("by", ["its handler", "hand", "hand, with others"])
@@ -251,7 +251,7 @@ async def test_a_cancelled_job_is_an_error(bench: Bench, by: str) -> None:
         raise Cancel("not wanted")
 
     async with working(monque):
-        handle = await work.with_(delay=0 if by == "its handler" else 3600).enqueue()
+        handle = await work.with_(delay=0 if by == "its handler" else 3600).enqueue({})
         result = asyncio.create_task(handle.result(LONG))
         if by == "hand":
             await joined(monque)
