@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,12 +12,15 @@ from monque import _journal as journals
 from monque._clock import ServerClock
 from monque._journal import Journal
 from monque._scope import Scope, enter
+from monque.job import from_document, to_document
 from monque.testing import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from monque._transitions import Transition
+
+MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class Paper:
@@ -171,3 +175,23 @@ async def test_words_of_one_run_are_written_at_intervals(
     assert paper.written == []
     await journal.close()
     assert paper.fractions() == [[0.99]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ({"fraction": 0.5, "message": "half", "at": MOMENT}, Progress(0.5, "half", MOMENT)),
+        ({"fraction": 0.5, "at": MOMENT}, Progress(0.5, None, MOMENT)),
+        ({"fraction": 0.5, "message": None, "at": MOMENT}, Progress(0.5, None, MOMENT)),
+        ({"message": "half"}, None),
+        ("half", None),
+        (None, None),
+    ],
+    ids=["all", "no message", "null", "no fraction", "text", "nothing"],
+)
+def test_progress_is_read_as_it_was_written(
+    stored: object, read: Progress | None, make_job: Callable[..., Job[Any]]
+) -> None:
+    document = to_document(make_job(progress_report=read))
+    assert "progress" not in document  # it is no part of a new job
+    assert from_document({**document, "progress": stored}).progress_report == read
