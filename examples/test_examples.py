@@ -50,6 +50,16 @@ class TestExamples:
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
 
+    def test_results(self) -> None:
+        assert run("results.py") == [
+            "6 words, the longest is 'not'",
+            "  at the end: 100%, read 'be'",
+            "  WARNING a long text",
+            '2 words, the longest is "all\'s"',
+            "  at the end: 100%, read 'well'",
+            "failed: ValueError: max() arg is an empty sequence",
+        ]
+
     def test_retries(self) -> None:
         lines = run("retries.py")
         assert [line for line in lines if line.startswith("slow-host")] == [

@@ -213,17 +213,26 @@ def _retry(retry: object) -> Retry:
 
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:
     """Refuse what cannot be stored; the size of what can, in bytes."""
-    if not _is_shallow(data):
-        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
-        raise InvalidPayloadError("data", type(data), expected)
-    try:
-        size = len(bson.encode({"data": data}, codec_options=codec))
-    except Exception as error:
-        raise _misfit(data, "data", codec, error) from error
+    size = measure("data", data, codec)
     maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
     if size > maximum:
         raise PayloadTooLargeError(size, maximum)
     return size
+
+
+def measure(field: str, value: object, codec: CodecOptions[Any]) -> int:
+    """How many bytes a field of this value takes.
+
+    Raises:
+        InvalidPayloadError: BSON cannot hold it.
+    """
+    if not _is_shallow(value):
+        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
+        raise InvalidPayloadError(field, type(value), expected)
+    try:
+        return len(bson.encode({field: value}, codec_options=codec))
+    except Exception as error:
+        raise _misfit(value, field, codec, error) from error
 
 
 def _is_shallow(data: Any) -> bool:  # noqa: ANN401  whatever BSON can hold

@@ -392,6 +392,12 @@ def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or
     return kind(*parts) if all(map(isinstance, parts, _PARTS[kind])) else None
 
 
+def small_document(part: Progress | LogLine) -> dict[str, Any]:
+    """Write one of the small parts of a job; what is unset stays absent."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class _Field(NamedTuple):
     """How a field of the document becomes an attribute of the job.
 

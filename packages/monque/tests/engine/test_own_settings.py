@@ -55,7 +55,7 @@ async def in_a_stream(monque: Monque, **settings: Any) -> Job[Any]:
 async def by_worker(monque: Monque, **settings: Any) -> Job[Any]:
     async def greet(to: str) -> None: ...
 
-    return await monque.worker("greet", greet, replace=True).with_(**settings).enqueue(to="ada")
+    return (await monque.worker("greet", greet, replace=True).with_(**settings).enqueue(to="ada")).job
 
 
 async def on_a_schedule(monque: Monque, **settings: Any) -> Job[Any]:

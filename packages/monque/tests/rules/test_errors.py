@@ -27,13 +27,18 @@ from monque.errors import (
     InvalidJobIdentifierError,
     InvalidPayloadError,
     InvalidResultError,
+    JobCancelledError,
     JobDocumentError,
+    JobFailedError,
+    JobMissingError,
     JobStateError,
     JobTimeoutError,
     LeaseExpiredError,
     MonqueError,
     PayloadTooLargeError,
     ProcessDiedError,
+    ResultError,
+    ResultTimeoutError,
     ShutdownTimeoutError,
     StuckHandlerError,
     UniqueKeyConflictError,
@@ -190,6 +195,25 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
             ),
             {"type_name": "Lock"},
         ),
+        (
+            ResultError(JOB_ID, "too large"),
+            f"job {JOB_ID} has completed, but its result could not be stored: too large",
+            {"job_id": JOB_ID, "problem": "too large"},
+        ),
+        (
+            ResultTimeoutError(JOB_ID, 2.5, "pending"),
+            f"job {JOB_ID} has not ended within 2.5 s: it is pending; wait again, or longer",
+            {"job_id": JOB_ID, "timeout": 2.5, "status": "pending"},
+        ),
+        (
+            ResultTimeoutError(JOB_ID, 2.5, None),
+            (
+                f"job {JOB_ID} has not ended within 2.5 s: its status is not known, since the database has not "
+                "answered; wait again, or longer"
+            ),
+            {"job_id": JOB_ID, "timeout": 2.5, "status": None},
+        ),
+        (JobMissingError(JOB_ID), f"there is no job {JOB_ID}; it may have been deleted", {"job_id": JOB_ID}),
         (EmbeddedError("no mongod"), "no mongod", {}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MonqueError) else "",
@@ -199,6 +223,23 @@ def test_an_error_says_what_came_and_what_was_expected_and_carries_both(
 ) -> None:
     assert str(error) == message
     assert {name: getattr(error, name) for name in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "message"),
+    [
+        (JobFailedError, "ValueError: no", "has failed: ValueError: no"),
+        (JobFailedError, None, "has failed: no reason was given"),
+        (JobCancelledError, "not wanted", "was cancelled: not wanted"),
+        (JobCancelledError, None, "was cancelled"),
+    ],
+)
+def test_a_job_that_was_waited_for_in_vain_says_why(
+    kind: type[JobFailedError | JobCancelledError], reason: str | None, message: str, make_job: Callable[..., Job[Any]]
+) -> None:
+    job = make_job(fail_reason=reason)
+    assert kind(job).job is job
+    assert str(kind(job)) == f"greet {job.id} {message}"
 
 
 def test_a_shutdown_timeout_names_the_first_five_jobs_and_carries_all(make_job: Callable[..., Job[Any]]) -> None:

@@ -31,6 +31,7 @@ def test_the_defaults() -> None:
         "shutdown_timeout": timedelta(seconds=30),
         "retention": Retention(completed=None, failed=None, cancelled=None),
         "max_payload_bytes": None,
+        "max_result_bytes": 1_000_000,
         "create_indexes": True,
     }
 
@@ -119,6 +120,7 @@ NONSENSE = [
     *refused(Options, "polling", "a Polling", None, 1, timedelta(seconds=1), Lease()),
     *refused(Options, "shutdown_timeout", length("0"), -0.001, timedelta(microseconds=-1), *NOT_A_DURATION),
     *refused(Options, "max_payload_bytes", COUNT, *NOT_A_COUNT),
+    *refused(Options, "max_result_bytes", COUNT, None, *NOT_A_COUNT),
     *refused(Options, "create_indexes", "a bool", None, 0, 1, "no"),
 ]
 
@@ -160,6 +162,7 @@ SENSE: list[tuple[Callable[..., object], str, list[object]]] = [
     (Options, "recover", [True, False]),
     (Options, "shutdown_timeout", [0, 0.0, timedelta(0), 1, timedelta(hours=1)]),
     (Options, "max_payload_bytes", [1, 2**40, None]),
+    (Options, "max_result_bytes", [1, 2**40]),
     (Options, "create_indexes", [True, False]),
 ]
 

@@ -11,7 +11,7 @@ from bson import ObjectId
 
 from monque import Job, JobStatus, Retry
 from monque import _transitions as transitions
-from monque.job import FollowUp, to_document
+from monque.job import FollowUp, LogLine, Progress, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,6 +272,42 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
+    "snooze": (
+        transitions.snooze(A, "T", next_run_at=LATER),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
+            "$unset": CLAIM,
+            "$inc": {"attempts": -1},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "withdraw": (
+        transitions.withdraw(A, "T", reason="no use"),
+        {"_id": A, "status": "processing", "claimToken": "T", "followUp": None},
+        {
+            "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no use"},
+            "$unset": CLAIM,
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "remark how far it is": (
+        transitions.remark(A, "T", progress=Progress(0.5, None, NOW), lines=[], keep=0),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"$set": {"progress": {"fraction": 0.5, "at": NOW}}},
+    ),
+    "remark how far it is, and log lines": (
+        transitions.remark(
+            A, "T", progress=Progress(1, "done", NOW), lines=[LogLine(NOW, "INFO", "app", "on")], keep=3
+        ),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"progress": {"fraction": 1, "message": "done", "at": NOW}},
+            "$push": {
+                "logs": {"$each": [{"at": NOW, "level": "INFO", "logger": "app", "message": "on"}], "$slice": -3}
+            },
+        },
+    ),
     "refuse": (
         transitions.refuse(A, reason="odd"),
         {"_id": A, "status": "pending"},
@@ -301,7 +337,7 @@ def test_the_table_has_every_edge() -> None:
         if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
     }
     # These make no edges, but add to them.
-    made -= {"_settle", "_manage", "_unscheduled", "with_expiry", "with_failure", "with_result"}
+    made -= {"_settle", "_manage", "_unscheduled", "with_expiry", "with_failure", "with_remark", "with_result"}
     assert made == {name.split()[0] for name in EDGES}
     documented = set((transitions.__doc__ or "").split()) | {"recover_recurring", "recover_followed"}
     assert {name.split()[0] for name in EDGES} <= documented
@@ -350,6 +386,22 @@ def test_a_follow_up_takes_over_without_what_came_of_the_run() -> None:
     change = transitions.follow(A, "T")
     assert transitions.with_failure(change, FAILURE, is_first=True) is change
     assert transitions.with_result(change, 1, None) is change
+
+
+def test_what_the_handler_said_last_can_be_part_of_another_edge() -> None:
+    said = transitions.remark(A, "T", progress=Progress(1, None, NOW), lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    lines = transitions.remark(A, "T", progress=None, lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    completed, followed = transitions.complete([A], "T", now=NOW), transitions.follow(A, "T")
+    both = transitions.with_remark(completed, said)
+    assert both.filter == completed.filter
+    assert both.update == {
+        **completed.update,
+        "$set": {**completed.update["$set"], "progress": {"fraction": 1, "at": NOW}},
+        "$push": said.update["$push"],
+    }
+    assert transitions.with_remark(completed, lines).update == {**completed.update, "$push": said.update["$push"]}
+    # It is about something else from then on.
+    assert transitions.with_remark(followed, said) is followed
 
 
 @pytest.mark.parametrize("settings", [{}, {"timeout": 1.5, "retry": POLICY}], ids=["plain", "with settings"])
@@ -428,18 +480,6 @@ WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tup
         "processing",
         "pending",
         (0, None),
-    ),
-    "snooze": (
-        lambda jobs, token: transitions.snooze(jobs[0], token, next_run_at=FUTURE),
-        "processing",
-        "pending",
-        (2, 2),
-    ),
-    "withdraw": (
-        lambda jobs, token: transitions.withdraw(jobs[0], token, reason="no need"),
-        "processing",
-        "cancelled",
-        (2, 3),
     ),
     "reject": (
         lambda jobs, token: transitions.reject(jobs[0], token, reason="no job"),

@@ -67,6 +67,8 @@ async def produce(text: str) -> None:
     await order.enqueue({"product": text})  # error: a dict for an Order
     await order.enqueue(product=text)  # error: its data have no name
     await order.enqueue(Order(text), Order(text))  # error: one too many
+    total: int = await (await mail.enqueue("ada")).result()  # error: it returns text
+    print(total, (await mail.enqueue("ada")).status)  # error: the job of a handle has that
     await mail.schedule(to="ada")  # error: the expression is missing
     await mail.schedule("@daily")  # error: an argument is missing
     mail.new(5)  # error: a number for text
