@@ -62,12 +62,11 @@ async def main() -> None:
             await reminded.acquire()
         await monque.stop()
 
-        for job in good:
-            after = await monque.jobs.get(job.id)
-            print(f"{job.name}: {after and after.result}")
-        for job in (put_off, withdrawn):
-            after = await monque.jobs.get(job.id)
-            print(f"{job.name} {job.data['answer']}: {after and after.status}")
+        for handle in good:
+            job = await handle.refresh()
+            print(f"{job.name}: {job.result}")
+        for job in (await put_off.refresh(), await withdrawn.refresh()):
+            print(f"{job.name} {job.data['answer']}: {job.status}")
 
 
 if __name__ == "__main__":
