@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from contextlib import asynccontextmanager
@@ -241,6 +242,42 @@ async def test_what_a_handler_returns_comes_along_if_it_is_to_be_stored(make_job
     assert await execute(Worker("greet", handler, store_result=True), make_job()) == Completed(42)
 
 
+async def test_a_result_that_cannot_be_stored_does_not_keep_a_job_from_completing(
+    make_job: Callable[..., Job[Any]],
+) -> None:
+    async def odd(_: Job[Any]) -> object:
+        return object()
+
+    outcome = await execute(Worker("greet", odd, store_result=True), make_job())
+    assert isinstance(outcome, Completed)
+    assert outcome.result is None
+    assert outcome.problem is not None
+    assert outcome.problem.startswith("InvalidPayloadError: result: expected a value BSON can hold")
+
+
+async def test_a_result_that_is_too_large_is_not_stored(make_job: Callable[..., Job[Any]]) -> None:
+    async def large(_: Job[Any]) -> bytes:
+        return bytes(1000)
+
+    executor = Executor([], max_result_bytes=1000)
+    outcome = await executor.execute(Worker("greet", large, store_result=True), Scope(make_job()))
+    assert isinstance(outcome, Completed)
+    assert outcome.problem is not None
+    assert outcome.problem.startswith("result: expected at most 1,000 bytes of BSON, got 1,0")
+
+
+async def test_log_records_are_kept_if_that_is_wanted(make_job: Callable[..., Job[Any]]) -> None:
+    notes: list[Any] = []
+
+    async def handler(_: Job[Any]) -> None:
+        logging.getLogger("app").error("hello")
+
+    for keep in (0, 5):
+        run = Scope(make_job(), Journal(notes), keep)
+        assert await Executor([]).execute(Worker("greet", handler, keep_logs=keep), run) is COMPLETED
+    assert [(note.logger, note.level, note.message) for note in notes] == [("app", "ERROR", "hello")]
+
+
 # --- being told to end ----------------------------------------------------------------------------------------------
 
 
@@ -436,7 +473,7 @@ async def test_a_plain_function_sees_the_context_of_the_middleware(make_job: Cal
 
     job = make_job(data={"tenant": "blue"})
     outcome = await execute(Worker("greet", handler, store_result=True), job, middleware)
-    assert outcome == Completed(("blue", job.id, False))
+    assert outcome == Completed(["blue", job.id, False])
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -447,7 +484,7 @@ async def test_a_function_in_a_process_is_part_of_its_run(in_process: Any, make_
     run = Scope(job, Journal(notes))
     worker: AnyWorker = Worker("double", in_process.double, run_in="process", store_result=True)
     try:
-        assert await executor.execute(worker, run) == Completed((str(job.id), 40))
+        assert await executor.execute(worker, run) == Completed([str(job.id), 40])
         assert [(note.fraction, note.message) for note in notes] == [(0.5, "half")]
     finally:
         await executor.close()

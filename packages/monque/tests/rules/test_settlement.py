@@ -15,7 +15,7 @@ from monque import ConfigurationError, InvalidArgumentError, JobDocumentError, R
 from monque import _transitions as transitions
 from monque._execution import Executor
 from monque._scope import Scope
-from monque._settlement import Finished, finish, outcome_of, plan
+from monque._settlement import Finished, finish, outcome_of, plan, without_result
 from monque.job import FollowUp, from_document, to_document
 from monque.outcome import COMPLETED, RELEASED, Cancel, Completed, Fail, Failed, Outcome, RetryIn, Snooze, Verdict
 from monque.worker import Worker
@@ -623,3 +623,10 @@ def test_jobs_that_are_kept_alike_are_written_together(make_job: Callable[..., J
     assert first.jobs == [finished[0].job.id, finished[2].job.id]
     assert second.jobs == [finished[1].job.id, finished[3].job.id]
     assert ("expireAt" in first.update["$set"], "expireAt" in second.update["$set"]) == (True, False)
+
+
+def test_of_a_refused_result_the_reason_is_kept_and_not_the_whole_write() -> None:
+    refusal = ValueError("document too large, full error: {'updates': [...]}")
+    assert without_result(refusal) == Completed(
+        problem="the server refuses to store it with the job: document too large"
+    )
