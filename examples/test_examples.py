@@ -33,6 +33,20 @@ class TestExamples:
         assert sorted(refused) == ["order 10: sold out", "order 5: sold out"]
         assert shipped == "to ship: 1 2 3 4 6 7 8 9"
 
+    def test_handlers(self) -> None:
+        lines = run("handlers.py")
+        assert sorted(lines[:2]) == [
+            "read: FileNotFoundError, retried: False",
+            "wait: JobTimeoutError, retried: False",
+        ]
+        assert lines[2:] == [
+            "wait: on the loop",
+            "read: in a thread",
+            "digest: in another process",
+            "remind later: pending",
+            "remind no: cancelled",
+        ]
+
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
 

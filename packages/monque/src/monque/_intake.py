@@ -14,7 +14,7 @@ from bson import ObjectId
 
 from monque._names import check_job_name, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
-from monque.job import JobStatus, make_job
+from monque.job import COUNTABLE, JobStatus, make_job
 from monque.options import Duration, Retry, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -205,7 +205,10 @@ def _retry(retry: object) -> Retry:
         raise InvalidArgumentError(
             "retry", retry, "a Retry without `on`, since functions cannot be stored; give that one to the worker"
         )
-    return retry
+    if retry.max_retries >= COUNTABLE:
+        raise InvalidArgumentError("retry", retry, "a Retry with max_retries below 2^53")
+    # As it is read again, so that the job returned equals the job stored.
+    return Retry(retry.max_retries, seconds(retry.base), seconds(retry.cap), float(retry.jitter))
 
 
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:

@@ -39,7 +39,7 @@ RECURRING = Job(
     repeat_interval="0 9 * * *",
 )
 POLICY = Retry(max_retries=3, base=0.5, cap=60)
-SETTINGS = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
+SETTINGS: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
 ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
@@ -272,25 +272,6 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
-    "snooze": (
-        transitions.snooze(A, "T", next_run_at=LATER),
-        {"_id": A, "status": "processing", "claimToken": "T"},
-        {
-            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
-            "$unset": CLAIM,
-            "$inc": {"attempts": -1},
-            "$currentDate": TOUCHED,
-        },
-    ),
-    "withdraw": (
-        transitions.withdraw(A, "T", reason="no use"),
-        {"_id": A, "status": "processing", "claimToken": "T", "followUp": None},
-        {
-            "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no use"},
-            "$unset": CLAIM,
-            "$currentDate": TOUCHED,
-        },
-    ),
     "remark how far it is": (
         transitions.remark(A, "T", progress=Progress(0.5, None, NOW), lines=[], keep=0),
         {"_id": A, "status": "processing", "claimToken": "T"},
@@ -412,9 +393,10 @@ def test_a_new_schedule_moves_a_job_only_while_it_waits(
 ) -> None:
     wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, **settings)
     waiting, running = transitions.redefine(RECURRING, wanted)
-    values = {"repeatInterval": expression, "data": {"new": False}, **({"timezone": timezone} if timezone else {})}
+    values: dict[str, Any] = {"repeatInterval": expression, "data": {"new": False}}
+    values |= {"timezone": timezone} if timezone else {}
     values |= SETTINGS if settings else {}
-    gone = ["followUp", *([] if timezone else ["timezone"]), *([] if settings else SETTINGS)]
+    gone = {"followUp", "timezone", "timeout", "retry"} - values.keys()
     unset = {"$unset": dict.fromkeys(gone, "")}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
@@ -427,6 +409,16 @@ def test_the_heartbeat_interval_is_in_whole_milliseconds() -> None:
     claim = transitions.claim([A], token="T", instance="I", heartbeat_interval=1 / 3)  # noqa: S106
     assert claim.update["$set"]["heartbeatInterval"] == 333
     assert type(claim.update["$set"]["heartbeatInterval"]) is int
+
+
+def test_a_change_of_several_jobs_is_that_of_each() -> None:
+    change = transitions.release([A, B], "T")
+    assert transitions.apart(change) == [transitions.release([job], "T") for job in (A, B)]
+
+
+def test_whatever_nobody_runs_may_be_deleted() -> None:
+    assert transitions.delete([A]) == {"_id": A, "status": {"$ne": "processing"}}
+    assert transitions.delete([A, B]) == {"_id": {"$in": [A, B]}, "status": {"$ne": "processing"}}
 
 
 # --- on real documents --------------------------------------------------------------------------------------------

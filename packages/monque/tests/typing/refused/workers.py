@@ -75,6 +75,7 @@ async def produce(text: str) -> None:
     await mail.enqueue_many(["ada"])  # error: names are no jobs
     mail.with_(delay="60")  # error: text for a length of time
     mail.with_(on_conflict="explode")  # error: there is no such way
+    mail.with_(retry=3)  # error: a number for a policy
     mail.with_(colour=5)  # error: there is no such setting
     await mail.with_(priority=3).enqueue(to=1)  # error: a number for text
     mail.name = "post"  # error: workers cannot be changed
