@@ -62,11 +62,11 @@ async def main() -> None:
             await reminded.acquire()
         await monque.stop()
 
-        for job in good:
-            after = await job.refresh()
+        for handle in good:
+            after = await handle.refresh()
             print(f"{after.name}: {after.result}")
-        for job in (put_off, withdrawn):
-            after = await job.refresh()
+        for ended in (put_off, withdrawn):
+            after = await ended.refresh()
             print(f"{after.name} {after.data['answer']}: {after.status}")
 
 
