@@ -19,6 +19,7 @@ from monque import (
     UniqueKeyConflictError,
 )
 from monque._bulk import LARGEST_BATCH_BYTES
+from monque._intake import LARGEST_PAYLOAD
 
 from .support import Bench, Commands, Lab
 

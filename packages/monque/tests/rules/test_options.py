@@ -273,3 +273,15 @@ def test_a_hard_limit_is_a_length_of_time(hard: Any) -> None:
 @pytest.mark.parametrize("soft", [1.5, timedelta(seconds=1.5)], ids=repr)
 def test_a_hard_limit_comes_five_seconds_after_the_soft_one(soft: float | timedelta) -> None:
     assert Timeout(soft).hard_after == 6.5
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_a_retention_is_a_length_of_time_for_each_status(status: str) -> None:
+    values: list[Any] = [1, 0.5, timedelta(days=7), None]
+    for value in values:
+        assert getattr(Retention(**{status: value}), status) is value
+    for value in [value for value in NOT_A_DURATION if value is not None]:
+        with pytest.raises(ConfigurationError, match=f"option retention.{status}: expected a timedelta or a number of"):
+            Retention(**{status: value})
+    assert Retention(**{status: 1})
+    assert not Retention()

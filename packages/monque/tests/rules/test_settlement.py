@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from monque import ConfigurationError, InvalidArgumentError, JobDocumentError, Retry
+from monque import ConfigurationError, InvalidArgumentError, JobDocumentError, Retention, Retry
 from monque import _transitions as transitions
 from monque._execution import Executor
 from monque._scope import Scope
@@ -586,3 +586,40 @@ def test_what_is_no_delay_is_refused(say: Callable[[Any], Verdict], argument: st
 def test_a_verdict_that_says_nothing_in_particular_is_a_failure() -> None:
     said = Verdict("what?")
     assert outcome_of(said, said) == Failed(said)
+
+
+# --- how long what has ended is kept ----------------------------------------------------------------------------------
+
+KEPT_FOR = Retention(completed=60, failed=timedelta(hours=1), cancelled=timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kept"),
+    [
+        (COMPLETED, timedelta(seconds=60)),
+        (RETURNED, timedelta(seconds=60)),
+        (Failed(ValueError("no"), final=True), timedelta(hours=1)),
+        (Cancel("no need"), timedelta(days=1)),
+        (FAILED, None),
+        (RELEASED, None),
+        (Snooze(5), None),
+    ],
+    ids=["completed", "with a result", "failed", "cancelled", "retried", "released", "snoozed"],
+)
+@pytest.mark.parametrize("retention", [KEPT_FOR, Retention(), None], ids=["some", "none", "never heard of"])
+def test_a_job_that_has_ended_expires_if_that_is_wanted(
+    outcome: Outcome, kept: timedelta | None, retention: Retention | None, make_job: Callable[..., Job[Any]]
+) -> None:
+    finished = finish(Finished(make_job(), "T", outcome, retention=retention), retry=POLICY, now=NOW)
+    (change,) = plan([finished], now=NOW)
+    expected = NOW + kept if kept is not None and retention is KEPT_FOR else None
+    assert change.update.get("$set", {}).get("expireAt") == expected
+
+
+def test_jobs_that_are_kept_alike_are_written_together(make_job: Callable[..., Job[Any]]) -> None:
+    kept = [KEPT_FOR, None, KEPT_FOR, None]
+    finished = [Finished(make_job(), "T", COMPLETED, retention=retention) for retention in kept]
+    first, second = plan(finished, now=NOW)
+    assert first.jobs == [finished[0].job.id, finished[2].job.id]
+    assert second.jobs == [finished[1].job.id, finished[3].job.id]
+    assert ("expireAt" in first.update["$set"], "expireAt" in second.update["$set"]) == (True, False)
