@@ -6,6 +6,7 @@ Handlers return, or raise, four of them to say what they mean: `Snooze`, `RetryI
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from monque.errors import InvalidArgumentError, text_of
 from monque.options import Duration, is_duration, seconds
@@ -54,6 +55,13 @@ class Committed:
 class Verdict(Exception):  # noqa: N818  a handler says with it what its run means, and that need not be an error
     """What a handler has to say about its run, returned or raised."""
 
+    def __init__(self, text: str, *said: object) -> None:
+        super().__init__(text)
+        self._said = said
+
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[explicit-override]  # typing.override is newer
+        return type(self), self._said  # handlers in other processes say it, too
+
 
 class Snooze(Verdict):
     """Not now: run the job again later. It is no failure, and no attempt is spent.
@@ -74,7 +82,7 @@ class Snooze(Verdict):
 
     def __init__(self, for_: Duration) -> None:
         self.for_ = _delay("for_", for_)
-        super().__init__(f"snoozed for {self.for_:g} s")
+        super().__init__(f"snoozed for {self.for_:g} s", self.for_)
 
 
 class RetryIn(Verdict):
