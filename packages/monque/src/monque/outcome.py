@@ -103,7 +103,7 @@ class RetryIn(Verdict):
     def __init__(self, delay: Duration, reason: object = None) -> None:
         self.delay = _delay("delay", delay)
         self.reason = reason
-        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else text_of(reason))
+        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else text_of(reason), self.delay, reason)
 
 
 class Cancel(Verdict):
@@ -119,7 +119,7 @@ class Cancel(Verdict):
 
     def __init__(self, reason: object = None) -> None:
         self.reason = reason
-        super().__init__("cancelled by its handler" if reason is None else text_of(reason))
+        super().__init__("cancelled by its handler" if reason is None else text_of(reason), reason)
 
 
 class Fail(Verdict):
@@ -135,7 +135,7 @@ class Fail(Verdict):
 
     def __init__(self, reason: object = None) -> None:
         self.reason = reason
-        super().__init__("failed for good, says its handler" if reason is None else text_of(reason))
+        super().__init__("failed for good, says its handler" if reason is None else text_of(reason), reason)
 
 
 def _delay(argument: str, value: object) -> float:
