@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque import Concurrency, Job, JobErrorEvent, JobLostEvent, JobStatus, Lease, Polling, StuckHandlerError
+from monque import Concurrency, Job, JobErrorEvent, JobFilter, JobLostEvent, Lease, StuckHandlerError
 from monque import _engine as engine_module
-from monque.errors import ProcessDiedError
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, working
 from .test_runs import PATIENCE, is_alive, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from monque import Monque
 
-    from .support import Bench, Document, Lab
+    from .support import Bench, Lab
 
 # No beat comes by itself while a test waits.
 NO_BEATS = Lease(timeout=3600)
@@ -77,7 +74,7 @@ async def test_many_jobs_cancelled_at_once_are_ended(bench: Bench) -> None:
     async with working(monque):
         await monque.enqueue_many([("slow", None)] * 10)
         await runs.reached(10)
-        await monque.jobs.cancel_many(name="slow")
+        await monque.jobs.cancel_many(JobFilter(name="slow"))
         await eventually(lambda: len(record.of(JobLostEvent)) == 10, timeout=20)
         await eventually(lambda: len(runs.cancelled) == 10)
     assert bench.statuses() == {"cancelled": 10}
@@ -147,7 +144,7 @@ async def test_a_busy_instance_finds_out_too(bench: Bench) -> None:
         await other.jobs.cancel(job.id)
         await has_lost(record, job)
         await eventually(lambda: runs.cancelled)
-        await monque.jobs.cancel_many(name="quick")
+        await monque.jobs.cancel_many(JobFilter(name="quick"))
     assert bench.find(job)["status"] == "cancelled"
 
 

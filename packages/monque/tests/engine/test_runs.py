@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import signal
 import sys
 import threading
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
@@ -31,9 +31,11 @@ from monque import (
 from monque import _engine as engine_module
 from monque.testing import eventually
 
-from .support import NO_POLLS, Record, program, working
+from .support import NO_POLLS, Record, working
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from .support import Bench, Document
 
 PATIENCE = 60
@@ -111,14 +113,12 @@ async def test_plain_functions_run_in_threads_and_no_more_of_them_than_there_are
 
 
 async def test_what_a_middleware_has_set_is_seen_in_threads(bench: Bench) -> None:
-    from contextlib import asynccontextmanager
-
     tenant: ContextVar[str] = ContextVar("tenant")
     monque = bench.monque()
 
     @monque.use
     @asynccontextmanager
-    async def tenants(job: Job[Any]) -> Any:
+    async def tenants(job: Job[Any]) -> AsyncGenerator[None]:
         tenant.set(job.data["tenant"])
         yield
 
@@ -322,6 +322,15 @@ async def test_a_stop_ends_a_busy_process_and_releases_its_job(
     bench: Bench, handlers: Any, tmp_path: Path, handler: str, hurry: bool
 ) -> None:
     monque = bench.monque(shutdown_timeout=60 if hurry else 0.1)
+
+    @monque.use
+    @asynccontextmanager
+    async def leaves_slowly(job: Job[Any]) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.1)
+
     monque.worker("far", getattr(handlers, handler), run_in="process")
     async with working(monque):
         job = await monque.enqueue("far", {"at": str(tmp_path / "at")})
@@ -421,7 +430,10 @@ monque = Monque(sys.argv[1], Options(retry=Retry(max_retries=1)))
 def far() -> None:
     print("never")
 
-monque.on("job:fail", lambda event: asyncio.create_task(monque.stop()))
+async def stop(event):
+    await monque.stop()
+
+monque.on("job:fail", stop)
 asyncio.run(monque.run())
 """
 
