@@ -164,7 +164,7 @@ class Engine:
             while self._claims:
                 await asyncio.wait(self._claims)
             await self._finish_running()
-            await self._executor.close()
+            await self._end_processes()
             await self._settles.flush()
             await self._journal.close()
 
@@ -672,6 +672,13 @@ class Engine:
                 run.end()
             self._report(ShutdownTimeoutError(time.monotonic() - self._stopped, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
+
+    async def _end_processes(self) -> None:
+        """End the processes; handlers at work in them end with them, and their jobs are given back."""
+        await self._executor.close()
+        ending = [run.task for run in self._running if run.task is not None and run.worker.run_in == "process"]
+        if ending:
+            await asyncio.wait(ending, timeout=_CLEAN_UP)
 
     async def _wait_for_running(self, timeout: float, cut_short: asyncio.Event) -> None:
         deadline = time.monotonic() + timeout
