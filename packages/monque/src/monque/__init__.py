@@ -28,6 +28,7 @@ from monque.errors import (
     ProcessDiedError,
     ShutdownTimeoutError,
     StuckHandlerError,
+    TransactionsUnavailableError,
     UniqueKeyConflictError,
     WorkerRegistrationError,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "Snooze",
     "StaleRecoveredEvent",
     "StuckHandlerError",
+    "TransactionsUnavailableError",
     "Timeout",
     "UniqueKeyConflictError",
     "Worker",
