@@ -562,20 +562,20 @@ async def test_a_handler_that_says_when_is_not_run_at_once(broken: Payments, lab
 
 @pytest.mark.parametrize("attempts", [1, 10], ids=["to be run again", "to be given up"])
 async def test_a_job_locked_by_a_dead_process_holds_up_no_other(bench: Bench, attempts: int) -> None:
-    locked = bench.insert_claimed("work", age=100, attempts=attempts)
     gate = Gate()
     gate.open()
     monque = bench.monque(polling=NO_POLLS)
     monque.worker("work", gate)
     record = Record(monque)
-    with bench.client.start_session() as session:
-        session.start_transaction()
-        bench.jobs.update_one({"_id": locked}, {"$set": {"status": "completed"}}, session=session)
+    async with monque:
+        locked = bench.insert_claimed("work", age=100, attempts=attempts)
         others = [bench.insert_claimed("work", age=90) for _ in range(3)]
-        async with working(monque):
+        with bench.client.start_session() as session, session.start_transaction():
+            bench.jobs.update_one({"_id": locked}, {"$set": {"status": "completed"}}, session=session)
+            await monque.start()
             await eventually(lambda: {job.id for job in gate.ended} == set(others), timeout=20)
             assert bench.find(locked)["status"] == "processing"
             session.abort_transaction()
-            await eventually(lambda: bench.find(locked)["status"] in {"completed", "failed"}, timeout=20)
-            await eventually(lambda: sum(event.count for event in record.of(StaleRecoveredEvent)) == 4)
+        await eventually(lambda: bench.find(locked)["status"] in {"completed", "failed"}, timeout=20)
+        await eventually(lambda: sum(event.count for event in record.of(StaleRecoveredEvent)) == 4)
     assert not record.of(JobErrorEvent)
