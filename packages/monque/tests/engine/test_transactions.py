@@ -31,6 +31,7 @@ from monque import (
     TransactionsUnavailableError,
 )
 from monque import _engine as engine_module
+from monque._engine import Engine
 from monque._transaction import InDoubtError
 from monque.testing import eventually
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from monque import Monque
 
     from .support import Lab
+
+    Handler = Callable[[Job[Any]], Awaitable[Any]]
 
 __all__ = ["standalone"]
 
@@ -67,9 +70,7 @@ class Payments:
         effects = job.session.client[self.bench.database_name].effects
         await effects.insert_one({"job": job.id, "data": job.data}, session=job.session)
 
-    def declare(
-        self, monque: Monque, handler: Callable[[Job[Any]], Awaitable[Any]] | None = None, **options: Any
-    ) -> Record:
+    def declare(self, monque: Monque, handler: Handler | None = None, **options: Any) -> Record:
         monque.worker("pay", handler or self.pay, transaction=True, **options)
         return Record(monque)
 
@@ -309,17 +310,26 @@ BREAKDOWNS: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
+def breaking(broken: Payments, lab: Lab, command: str, times: int, how: dict[str, Any]) -> Handler:
+    """A handler in whose first run the server starts to fail: commands before that go well."""
+
+    async def pay(job: Job[Any]) -> None:
+        if not broken.calls[job.id]:
+            lab.fail(command, times=times, **how)
+        await broken.pay(job)
+
+    return pay
+
+
 @pytest.mark.parametrize("what", BREAKDOWNS)
 async def test_what_fails_transiently_is_run_again_at_once_in_another_transaction(
     broken: Payments, lab: Lab, what: str
 ) -> None:
     command, times, how = BREAKDOWNS[what]
     monque = lab.monque()
-    record = broken.declare(monque)
-    async with working(monque):
-        job = await monque.enqueue("pay", delay=0.5)
-        with lab.failing(command, times=times, **how):
-            await eventually(record.has(JobCompleteEvent), timeout=20)
+    record = broken.declare(monque, breaking(broken, lab, command, times, how))
+    async with once(broken, monque, record, JobCompleteEvent) as job:
+        pass
     assert (broken.calls[job.id], broken.count()) == (1 + times, 1)
     assert not record.of(JobFailEvent)
     assert lab.find(job)["attempts"] == 1
@@ -365,11 +375,9 @@ async def test_a_write_that_is_refused_is_a_failure_and_leaves_no_effect(
     broken: Payments, lab: Lab, command: str
 ) -> None:
     monque = lab.monque(retry=SOON)
-    record = broken.declare(monque)
-    async with working(monque):
-        job = await monque.enqueue("pay", delay=0.5)
-        with lab.failing(command, times=1, errorCode=20):
-            await eventually(record.has(JobCompleteEvent), timeout=20)
+    record = broken.declare(monque, breaking(broken, lab, command, 1, {"errorCode": 20}))
+    async with once(broken, monque, record, JobCompleteEvent) as job:
+        pass
     assert [type(event.error) for event in record.of(JobFailEvent)] == [OperationFailure]
     assert (broken.calls[job.id], broken.count(), lab.find(job)["failCount"]) == (2, 1, 1)
 
@@ -396,21 +404,22 @@ async def test_what_stays_unknown_until_the_stop_is_left_to_recovery(
     monkeypatch.setattr(engine_module, "_CLEAN_UP", 0.5)
     monque = lab.monque(shutdown_timeout=0.5, lease=Lease(3))
     record = broken.declare(monque)
+
+    def errors(kind: type[Exception]) -> list[JobErrorEvent]:
+        return [event for event in record.of(JobErrorEvent) if isinstance(event.error, kind)]
+
     async with monque:
         await monque.start()
         job = await monque.enqueue("pay", delay=0.5)
         with lab.failing("commitTransaction", closeConnection=True):
-            await eventually(
-                lambda: any(isinstance(event.error, PyMongoError) for event in record.of(JobErrorEvent)), timeout=20
-            )
+            await eventually(lambda: errors(PyMongoError), timeout=20)
             await monque.stop()
-            await eventually(
-                lambda: any(isinstance(event.error, InDoubtError) for event in record.of(JobErrorEvent)), timeout=20
-            )
+            await eventually(lambda: errors(InDoubtError), timeout=20)
     assert not record.of(JobFailEvent)
     assert not record.of(JobCompleteEvent)
     document = lab.find(job)
     assert (document["status"], document["failCount"], broken.count()) == ("processing", 0, 0)
+    lab.end_transactions()
 
 
 # --- meanwhile ------------------------------------------------------------------------------------------------------
@@ -507,7 +516,17 @@ async def test_a_handler_that_outlasts_its_time_commits_nothing(payments: Paymen
 
 
 @pytest.mark.parametrize("ending", ["its time is up", "the instance stops", "somebody thinks it is lost"])
-async def test_nothing_disturbs_a_commit(broken: Payments, lab: Lab, ending: str) -> None:
+async def test_nothing_disturbs_a_commit(
+    broken: Payments, lab: Lab, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines: list[Engine] = []
+    begin = Engine.run
+
+    def noted(engine: Engine) -> Any:
+        engines.append(engine)
+        return begin(engine)
+
+    monkeypatch.setattr(Engine, "run", noted)
     monque = lab.monque(shutdown_timeout=0.1)
     record = broken.declare(monque, timeout=Timeout(0.1, 0.2) if "time" in ending else None)
     async with monque:
@@ -518,9 +537,7 @@ async def test_nothing_disturbs_a_commit(broken: Payments, lab: Lab, ending: str
             if "stops" in ending:
                 await monque.stop()
             elif "lost" in ending:
-                engine = monque._engine
-                assert engine is not None
-                engine._lost(dict(engine._held))
+                engines[0]._lost(dict(engines[0]._held))
             await eventually(record.has(JobCompleteEvent), timeout=20)
     assert (lab.find(job)["status"], broken.count(), broken.calls[job.id]) == ("completed", 1, 1)
     assert not record.of(JobLostEvent)
