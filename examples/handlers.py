@@ -63,10 +63,11 @@ async def main() -> None:
         await monque.stop()
 
         for handle in good:
-            job = await handle.refresh()
-            print(f"{job.name}: {job.result}")
-        for job in (await put_off.refresh(), await withdrawn.refresh()):
-            print(f"{job.name} {job.data['answer']}: {job.status}")
+            after = await handle.refresh()
+            print(f"{after.name}: {after.result}")
+        for ended in (put_off, withdrawn):
+            after = await ended.refresh()
+            print(f"{after.name} {after.data['answer']}: {after.status}")
 
 
 if __name__ == "__main__":

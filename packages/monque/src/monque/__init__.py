@@ -33,6 +33,7 @@ from monque.errors import (
     ResultTimeoutError,
     ShutdownTimeoutError,
     StuckHandlerError,
+    TransactionsUnavailableError,
     UniqueKeyConflictError,
     WorkerRegistrationError,
 )
@@ -131,6 +132,7 @@ __all__ = [
     "StaleRecoveredEvent",
     "StuckHandlerError",
     "Timeout",
+    "TransactionsUnavailableError",
     "UniqueKeyConflictError",
     "Worker",
     "WorkerRegistrationError",

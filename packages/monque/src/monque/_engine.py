@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,7 @@ from monque._settlement import Finished, finish, plan, without_result
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
-from monque._transaction import transact
+from monque._transaction import InDoubtError, Steps, transact
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
 from monque.errors import JobTimeoutError, MonqueError, ResultError, ShutdownTimeoutError, StuckHandlerError
@@ -64,6 +65,8 @@ _CLEAN_UP = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 # What became due while the question about what lies ahead was on its way, in seconds, is to be among the answers.
 _OVERLAP = 1.0
+# Jobs that a transaction of a dead process has locked are tried again after so long.
+_UNLOCKED_AFTER = timedelta(seconds=2)
 # A database that has not answered for this long is not there.
 _PATIENCE = 5.0
 
@@ -77,18 +80,19 @@ class _Run(Scope):
         task: What runs the handler.
         has_begun: Whether the task has taken its first step.
         is_settled: Whether its outcome was decided without waiting for its end.
+        is_settling: Whether its outcome is being written, in the transaction that the handler was part of.
         committed: What is written in the transaction that the handler is part of, once that is committed.
         timers: Go off when it has taken too long.
     """
 
-    __slots__ = ("committed", "has_begun", "is_settled", "task", "timers", "token", "worker")
+    __slots__ = ("committed", "has_begun", "is_settled", "is_settling", "task", "timers", "token", "worker")
 
     def __init__(self, job: Job[Any], token: str, worker: AnyWorker, journal: Journal | None = None) -> None:
         super().__init__(job, journal, worker.keep_logs)
         self.token = token
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
-        self.has_begun = self.is_settled = False
+        self.has_begun = self.is_settled = self.is_settling = False
         self.committed: Finished | None = None
         self.timers: list[asyncio.TimerHandle] = []
 
@@ -164,7 +168,7 @@ class Engine:
             while self._claims:
                 await asyncio.wait(self._claims)
             await self._finish_running()
-            await self._executor.close()
+            await self._end_processes()
             await self._settles.flush()
             await self._journal.close()
 
@@ -440,35 +444,63 @@ class Engine:
 
     async def _transact(self, run: _Run) -> Outcome:
         """Run the handler and settle the job in one transaction. Renewing its lease meanwhile would get in the way."""
-        began = time.perf_counter()
-
-        async def settle(session: AsyncClientSession, outcome: Completed) -> Outcome | None:
-            finished = self._decide(self._finished(run, outcome, time.perf_counter() - began))
-            (change,) = plan([finished], now=self._clock.now())
-            if remark := self._journal.tear_out((run.job.id, run.token)):
-                change = transitions.with_remark(change, remark)
-            run.committed = finished
-            return COMMITTED if await self._flow.settle_in(session, change) else await self._refused(run)
-
+        job, token = run.job.id, run.token
+        steps = Steps(
+            execute=partial(self._executor.execute, run.worker, run),
+            settle=partial(self._settle_in, run, time.perf_counter()),
+            is_settled=partial(self._flow.is_settled, job, token),
+            is_held=partial(self._is_still_held, run),
+            persist=self._persist,
+        )
         self._limit(run, Timeout(self._lease / 2))
-        self._unrenewed.add(run.job.id)
+        self._unrenewed.add(job)
         try:
-            execute = partial(self._executor.execute, run.worker, run)
-            return await transact(self._flow.collection.database.client, run, execute, settle)
+            return await transact(self._flow.collection.database.client, run, steps)
+        except InDoubtError as error:
+            self._abandon(run, error)
+            return RELEASED
         except BaseException as error:  # noqa: BLE001  cancelled between two attempts, or the database is not there
             return ended_with(error, run)
         finally:
-            self._unrenewed.discard(run.job.id)
+            self._unrenewed.discard(job)
 
-    async def _refused(self, run: _Run) -> Outcome | None:
-        """A completion was not written: the claim is gone, or the job was given a schedule or a follow-up meanwhile."""
-        job = await self._flow.reread(run.job.id, run.token)
-        if job is None:
-            self._let_go(run)
+    async def _settle_in(self, run: _Run, began: float, session: AsyncClientSession, outcome: Completed) -> bool:
+        """Write a completion as part of a transaction; False if it is not for this run to write one."""
+        if run.is_settled or self._held.get(run.job.id) != run.token:
+            return False  # it was given up, and that was told
+        run.is_settling = True
+        finished = self._finished(run, outcome, time.perf_counter() - began)
+        remark = self._journal.tear_out((run.job.id, run.token))
+        if await self._write_in(session, run, finished, remark):
+            return True
+        # The claim is gone, or the job was given a schedule or a follow-up meanwhile.
+        job = await self._ask(self._flow.reread(run.job.id, run.token, session))
+        if job is not None and await self._write_in(session, run, replace(finished, job=job), remark):
+            return True
+        self._lose(run)
+        return False
+
+    async def _write_in(
+        self, session: AsyncClientSession, run: _Run, finished: Finished, remark: Transition | None
+    ) -> bool:
+        run.committed = self._decide(finished)
+        (change,) = plan([run.committed], now=self._clock.now())
+        if remark is not None:
+            change = transitions.with_remark(change, remark)
+        return await self._ask(self._flow.settle_in(session, change))
+
+    async def _is_still_held(self, run: _Run) -> bool:
+        """Whether to run a handler again whose transaction came to nothing: its claim may be why."""
+        run.is_settling = False
+        if await self._persist(lambda: self._flow.reread(run.job.id, run.token)) is not None:
+            return True
+        self._lose(run)
+        return False
+
+    def _lose(self, run: _Run) -> None:
+        if self._held.get(run.job.id) == run.token:
+            del self._held[run.job.id]
             self._events.emit(ev.JobLostEvent, run.job)
-            return RELEASED
-        run.job = job
-        return None
 
     def _limit(self, run: _Run, timeout: Timeout | None) -> None:
         """Tell the handler to end when its time is up, and wait no longer some time after that."""
@@ -481,6 +513,8 @@ class Engine:
 
     def _overdue(self, run: _Run, duration: float) -> None:
         """The handler was told to end, and has not: a process is killed, others can only be named."""
+        if run.is_settling:
+            return  # it has ended; what came of it is about to be known
         run.is_overdue = True
         run.end()
         if run.worker.run_in != "process":
@@ -514,9 +548,9 @@ class Engine:
     def _lost(self, lost: Mapping[ObjectId, str]) -> None:
         """Give up runs whose claim is gone. Those that have ended are found out when they are settled."""
         for run in [run for run in self._running if lost.get(run.job.id) == run.token] if lost else ():
-            if self._held.get(run.job.id) == run.token:
-                del self._held[run.job.id]
-                self._events.emit(ev.JobLostEvent, run.job)
+            # Of one that is being committed it is known in a moment: what looks like a loss may be its completion.
+            if self._held.get(run.job.id) == run.token and not run.is_settling:
+                self._lose(run)
                 run.is_lost = True
                 run.end()
                 run.timers.append(self._loop.call_later(_CLEAN_UP, self._overdue, run, _CLEAN_UP))
@@ -641,24 +675,29 @@ class Engine:
             timeout=self._lease,
             max_attempts=self._max_attempts,
         )
-        await self._recover(recovery)
+        next_expiry = recovery.next_expiry
+        if await self._recover(recovery) < len(recovery.requeue) + len(recovery.fail):
+            # Others were quicker, or it is locked.
+            soon = self._clock.now() + _UNLOCKED_AFTER
+            next_expiry = min(next_expiry or soon, soon)
         # Only now: should the recovery fail, it is tried again at once and not at the next poll.
-        self._times.surveyed(names, survey.next_due, recovery.next_expiry)
+        self._times.surveyed(names, survey.next_due, next_expiry)
         if (recovery.requeue or recovery.fail) and len(survey.leases) == OLDEST_LEASES:
             self._times.unknown = True
 
-    async def _recover(self, recovery: Recovery) -> None:
+    async def _recover(self, recovery: Recovery) -> int:
         count = 0
         if recovery.requeue:
             count += await self._ask(self._flow.recover(recovery.requeue))
         for change, error in recovery.fail:
-            job = await self._ask(self._flow.apply(change))
+            job = await self._ask(self._flow.give_up(change))
             if job is not None:
                 count += 1
                 self._events.emit(ev.JobFailEvent, job, error, False)
         if count:
             self._events.emit(ev.StaleRecoveredEvent, count)
             self._agenda.open(self._workers.names())
+        return count
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -672,6 +711,13 @@ class Engine:
                 run.end()
             self._report(ShutdownTimeoutError(time.monotonic() - self._stopped, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
+
+    async def _end_processes(self) -> None:
+        """End the processes; handlers at work in them end with them, and their jobs are given back."""
+        await self._executor.close()
+        ending = [run.task for run in self._running if run.task is not None and run.worker.run_in == "process"]
+        if ending:
+            await asyncio.wait(ending, timeout=_CLEAN_UP)
 
     async def _wait_for_running(self, timeout: float, cut_short: asyncio.Event) -> None:
         deadline = time.monotonic() + timeout

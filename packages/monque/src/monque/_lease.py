@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient, ReadPreference, WriteConcern
 
 from monque.errors import BlockedEventLoopError
 from monque.job import JobStatus
@@ -51,7 +51,7 @@ class Reports:
 class LeaseKeeper:
     """Renews the leases of the jobs in `held` (their tokens by id), and watches the event loop meanwhile.
 
-    Those in `exempt` are not renewed.
+    Those in `exempt` are not renewed, only looked at: their documents are being changed in transactions.
     """
 
     def __init__(
@@ -110,10 +110,11 @@ class LeaseKeeper:
 
     def _beat(self) -> bool:
         held = dict(self._held)
-        for job in tuple(self._exempt):
-            held.pop(job, None)
+        exempt = {job: held.pop(job) for job in tuple(self._exempt) if job in held}
         try:
             lost = _renew(self._jobs, held, self._instance) if held else {}
+            if exempt:
+                lost |= _gone(self._jobs, exempt, self._instance)
         except Exception as error:  # noqa: BLE001  whatever it is, the leases must not end with this thread
             self._loop.call_soon_threadsafe(self._reports.trouble, error)
             return False
@@ -158,13 +159,24 @@ def _twin(
     )
     client: MongoClient[dict[str, Any]] = MongoClient(**settings)
     database = client.get_database(collection.database.name)
-    return client, database.get_collection(collection.name, write_concern=WriteConcern(1))
+    # What a secondary has not heard of yet is not lost.
+    primary = ReadPreference.PRIMARY
+    return client, database.get_collection(collection.name, read_preference=primary, write_concern=WriteConcern(1))
 
 
 def _renew(jobs: Collection[dict[str, Any]], held: Mapping[ObjectId, str], instance: str) -> dict[ObjectId, str]:
     """Renew leases, in one write; those that are not held any more come back."""
-    mine = {"_id": {"$in": list(held)}, "claimedBy": instance, "status": JobStatus.PROCESSING.value}
-    if jobs.update_many(mine, {"$currentDate": {"lastHeartbeat": True}}).matched_count == len(held):
+    beat = {"$currentDate": {"lastHeartbeat": True}}
+    if jobs.update_many(_mine(held, instance), beat).matched_count == len(held):
         return {}
-    still = {row["_id"]: row.get("claimToken") for row in jobs.find(mine, {"claimToken": 1})}
+    return _gone(jobs, held, instance)
+
+
+def _gone(jobs: Collection[dict[str, Any]], held: Mapping[ObjectId, str], instance: str) -> dict[ObjectId, str]:
+    """Those that are not held any more."""
+    still = {row["_id"]: row.get("claimToken") for row in jobs.find(_mine(held, instance), {"claimToken": 1})}
     return {job: token for job, token in held.items() if still.get(job) != token}
+
+
+def _mine(held: Mapping[ObjectId, str], instance: str) -> dict[str, Any]:
+    return {"_id": {"$in": list(held)}, "claimedBy": instance, "status": JobStatus.PROCESSING.value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import signal
 import threading
 import time
@@ -29,7 +30,7 @@ from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
 from monque._upkeep import outlast, repeatedly
-from monque.errors import ConfigurationError, ConnectionError
+from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
 from monque.options import Options, seconds
 from monque.router import Router, check_router
@@ -508,6 +509,7 @@ class Monque(Declares):
     def _begin(self) -> asyncio.Task[None]:
         connected = self._connection()
         if connected.work is None:
+            _check_not_spawning()
             logs.attach_runs(self._events)
             connected.engine = Engine(
                 connected.flow,
@@ -627,3 +629,13 @@ class Monque(Declares):
     def off(self) -> Subscribe:
         """Call a listener no more."""
         return self._events.off
+
+
+def _check_not_spawning() -> None:
+    """Refuse to work in a process of a pool: it imports the program's main module, and that is to start nothing."""
+    # The standard library's own mark, by which it refuses to start processes in such a place.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise MonqueError(
+            "this process is there to run a handler with run_in=\"process\", and importing the program's main module "
+            "has started an instance in it; put what starts the program under `if __name__ == \"__main__\":`"
+        )

@@ -21,6 +21,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── BlockedEventLoopError     a handler keeps the event loop from running
     ├── BlockingCallError         a call of monque.sync on a running event loop
     ├── JobTimeoutError           a run took longer than it may
+    ├── TransactionsUnavailableError   a worker wants transactions, and the server has none
     ├── StuckHandlerError         a handler was told to end, and has not
     ├── ProcessDiedError          the process that ran a handler ended before the handler did
     ├── HandlerError              what a handler raised in a process, and could not be brought out of it
@@ -75,6 +76,7 @@ __all__ = [
     "ResultTimeoutError",
     "ShutdownTimeoutError",
     "StuckHandlerError",
+    "TransactionsUnavailableError",
     "UniqueKeyConflictError",
     "WorkerRegistrationError",
 ]
@@ -354,6 +356,16 @@ class JobTimeoutError(MonqueError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[explicit-override]  # typing.override is newer
         return type(self), (self.job_id, self.timeout)  # it is raised in other processes, too
+
+
+class TransactionsUnavailableError(MonqueError):
+    """A worker with `transaction=True` has a job, and the server has no transactions."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "transaction=True needs transactions, which a standalone server does not have: make it a replica set, of "
+            "one member if need be (mongod --replSet, then rs.initiate()), or leave transaction=True out"
+        )
 
 
 class StuckHandlerError(MonqueError):

@@ -128,12 +128,24 @@ class Lab(Bench):
     @contextmanager
     def failing(self, *commands: str, times: int | None = None, **how: Any) -> Generator[None]:
         """Make commands of this test's instances fail: the next `times`, or all while the block lasts."""
-        mode: Any = "alwaysOn" if times is None else {"times": times}
-        self._fail({"mode": mode, "data": {"failCommands": list(commands), "appName": self.app, **how}})
+        self.fail(*commands, times=times, **how)
         try:
             yield
         finally:
             self.heal()
+
+    def fail(self, *commands: str, times: int | None = None, **how: Any) -> None:
+        """The same from now on."""
+        mode: Any = "alwaysOn" if times is None else {"times": times}
+        self._fail({"mode": mode, "data": {"failCommands": list(commands), "appName": self.app, **how}})
+
+    def end_transactions(self) -> None:
+        """Have the server end those that this test's instances have left open."""
+        idle = self.client.admin.aggregate([{"$currentOp": {"idleSessions": True, "localOps": True}}])
+        sessions = [
+            {"id": one["lsid"]["id"]} for one in idle if one.get("appName") == self.app and "transaction" in one
+        ]
+        self.client.admin.command("killSessions", sessions)
 
     def heal(self) -> int:
         """Let nothing fail any more; how often something has, over the life of the server."""

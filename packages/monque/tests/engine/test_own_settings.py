@@ -120,8 +120,8 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_written(
 
 async def test_beside_a_new_job_they_are_refused(bench: Bench) -> None:
     async with bench.monque() as monque:
-        beside: list[dict[str, Any]] = [{"timeout": 1}, {"retry": OWN}]
-        for settings in beside:
+        settings: dict[str, Any]
+        for settings in ({"timeout": 1}, {"retry": OWN}):
             with pytest.raises(InvalidArgumentError, match="nothing beside a NewJob, which has it as a field"):
                 await monque.enqueue(NewJob(name="greet"), **settings)
     assert bench.count() == 0

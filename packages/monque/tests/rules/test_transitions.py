@@ -253,25 +253,6 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
-    "snooze": (
-        transitions.snooze(A, "T", next_run_at=LATER),
-        {"_id": A, "status": "processing", "claimToken": "T"},
-        {
-            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
-            "$unset": CLAIM,
-            "$inc": {"attempts": -1},
-            "$currentDate": TOUCHED,
-        },
-    ),
-    "withdraw": (
-        transitions.withdraw(A, "T", reason="no use"),
-        {"_id": A, "status": "processing", "claimToken": "T", "followUp": None},
-        {
-            "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no use"},
-            "$unset": CLAIM,
-            "$currentDate": TOUCHED,
-        },
-    ),
     "remark how far it is": (
         transitions.remark(A, "T", progress=Progress(0.5, None, NOW), lines=[], keep=0),
         {"_id": A, "status": "processing", "claimToken": "T"},

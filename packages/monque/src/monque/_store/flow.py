@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import bson
 import pymongo
@@ -14,7 +15,7 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, ReturnDocument, UpdateMany, UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
@@ -26,7 +27,7 @@ from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Collection, Mapping, Sequence
 
     from bson import ObjectId
     from bson.codec_options import CodecOptions
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from monque._transitions import Transition
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 OLDEST_LEASES = 100
 # Seconds; whoever looks for the end of jobs looks again.
@@ -49,6 +51,8 @@ _ENDED = [status.value for status in (JobStatus.COMPLETED, JobStatus.FAILED, Job
 _ABOUT_A_DOCUMENT = (14, 2, 121, *TOO_LARGE)
 # Documents that can neither be claimed nor marked as failed are looked over for so many seconds.
 _STUCK_FOR = 60.0
+# A recovery that has taken so many seconds waits for a transaction.
+_LOCKED_AFTER = 1.0
 _LEASE_FIELDS: Document = {
     "now": "$$NOW",
     **dict.fromkeys(
@@ -260,9 +264,13 @@ class Flow:
         """Write what handlers say, in one command, where their claims hold; why the server refused some, by id."""
         return (await self._write(changes))[1]
 
-    async def reread(self, job: ObjectId, token: str) -> Job[Any] | None:
-        """The job as it is now, if the claim still holds."""
-        document = await self._jobs.find_one(transitions.held([job], token))
+    async def is_settled(self, job: ObjectId, token: str, session: AsyncClientSession) -> bool:
+        """Whether an outcome was written under this claim, as the session's transaction sees it."""
+        return await self._jobs.find_one({"_id": job, "settledBy": token}, {"_id": 1}, session=session) is not None
+
+    async def reread(self, job: ObjectId, token: str, session: AsyncClientSession | None = None) -> Job[Any] | None:
+        """The job as it is now, or as the session's transaction sees it, if the claim still holds."""
+        document = await self._jobs.find_one(transitions.held([job], token), session=session)
         return None if document is None else from_document(document)
 
     async def endings(self, jobs: Sequence[ObjectId]) -> dict[ObjectId, tuple[str, Document | None]]:
@@ -294,9 +302,21 @@ class Flow:
         return Survey(min(dates, default=None), leases, rows[0]["now"] if rows else None)
 
     async def recover(self, changes: Sequence[Transition]) -> int:
-        """Take back jobs whose leases ran out; how many there were, others may have been quicker."""
+        """Take back jobs whose leases ran out; how many there were, others may have been quicker.
+
+        A process that died in the middle of a transaction may have left some of them locked, until the server ends
+        that. They are passed over, so that the others need not wait.
+        """
         operations = [UpdateOne(change.filter, change.update) for change in changes]
-        return (await self._jobs.bulk_write(operations, ordered=False)).matched_count
+        written = await _unless_locked(self._jobs.bulk_write(operations, ordered=False))
+        if written is not None:
+            return written.matched_count
+        alone = (self._jobs.update_one(change.filter, change.update) for change in changes)
+        return sum(one.matched_count for one in await asyncio.gather(*map(_unless_locked, alone)) if one is not None)
+
+    async def give_up(self, change: Transition) -> Job[Any] | None:
+        """Take back a job whose lease ran out for the last time; None if others were quicker, or it is locked."""
+        return await _unless_locked(self.apply(change))
 
     async def apply(self, change: Transition) -> Job[Any] | None:
         """Make one change and return the job as it is then; None if its filter did not match."""
@@ -438,6 +458,17 @@ class Flow:
                 unreadable[job] = JobDocumentError(job, "?", f"cannot be decoded: {error}")
         claimed = _read(readable)
         return replace(claimed, unreadable={**claimed.unreadable, **unreadable})
+
+
+async def _unless_locked(writing: Awaitable[T]) -> T | None:
+    """Write, or give it up soon: the server does not tell that it waits for the end of a transaction."""
+    try:
+        with pymongo.timeout(_LOCKED_AFTER):
+            return await writing
+    except PyMongoError as error:
+        if not error.timeout:
+            raise
+        return None
 
 
 def _failure(failure: Document) -> OperationFailure:

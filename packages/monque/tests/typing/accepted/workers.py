@@ -102,8 +102,8 @@ async def produce() -> None:
     await resize.enqueue_many(pages())
     await send_email.schedule("@daily", to="ada")
     later = send_email.with_(delay=60, unique_key="ada", on_conflict="raise").with_(priority=3)
-    await send_email.with_(timeout=30, retry=Retry(max_retries=3)).enqueue("ada")
     assert_type(await (await later.enqueue(to="ada")).result(timeout=1), bool)
+    await send_email.with_(timeout=30, retry=Retry(max_retries=3)).enqueue("ada")
     await send_email.with_(run_at=datetime.now(UTC), timezone="Europe/Berlin", session=None).schedule("@daily", "ada")
 
 

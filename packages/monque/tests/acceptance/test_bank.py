@@ -1,0 +1,126 @@
+"""Transfers between accounts by processes that are killed all the time: to the cent, and each exactly once.
+
+    MONQUE_BANK_KILLS=200 pytest packages/monque/tests/acceptance/test_bank.py
+
+kills so many processes instead of a few.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pymongo import MongoClient
+
+from monque import Monque
+from monque.embedded import EmbeddedMongoDB
+from monque.testing import eventually
+from monque.testing.plugin import with_database
+
+from .support import patiently, statuses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pymongo.database import Database
+
+PROGRAM = Path(__file__).with_name("bank_program.py")
+KILLS = int(os.environ.get("MONQUE_BANK_KILLS", "30"))
+ACCOUNTS = 40
+START = 10_000
+# Enough for there to be some left whenever a process is killed: they are enqueued as they are used up.
+BATCH = 200
+
+Bank = "Database[dict[str, Any]]"
+
+
+@pytest.fixture(scope="module")
+def uri() -> Iterator[str]:
+    # What a process that was killed has locked is locked until the server ends its transaction, by default 60 s later.
+    with EmbeddedMongoDB(ephemeral=True, parameters={"transactionLifetimeLimitSeconds": "2"}) as server:
+        yield with_database(server.uri, "bank")
+
+
+@pytest.fixture
+def bank(uri: str) -> Iterator[Database[dict[str, Any]]]:
+    with MongoClient[dict[str, Any]](uri, tz_aware=True) as client:
+        bank = client.get_default_database()
+        bank.accounts.insert_many([{"_id": number, "cents": START} for number in range(ACCOUNTS)])
+        bank.create_collection("ledger")
+        yield bank
+        client.drop_database(bank.name)
+
+
+@pytest.fixture
+def start(uri: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts processes that work for the bank. None of them outlives the test."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen([sys.executable, PROGRAM, uri], stderr=subprocess.DEVNULL))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+class Orders:
+    """Transfers, enqueued as they are used up, so that every process that is killed has something to do."""
+
+    def __init__(self, monque: Monque, bank: Database[dict[str, Any]]) -> None:
+        self._monque = monque
+        self._bank = bank
+        self.number = 0
+
+    async def top_up(self) -> None:
+        if self.number - self._bank.ledger.estimated_document_count() < BATCH:
+            await self._monque.enqueue_many([("transfer", self._random()) for _ in range(BATCH)])
+
+    def _random(self) -> dict[str, Any]:
+        self.number += 1
+        giver, taker = random.sample(range(ACCOUNTS), 2)
+        return {"from": giver, "to": taker, "cents": random.randint(1, 999), "transfer": self.number}
+
+
+async def work_and_die(
+    bank: Database[dict[str, Any]], orders: Orders, start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """Four processes at work, of which one after the other is killed, at no particular moment, and replaced."""
+    processes = [start() for _ in range(4)]
+    for _ in range(KILLS):
+        await orders.top_up()
+        moved = bank.ledger.estimated_document_count() + random.randint(1, 15)
+        await patiently(lambda moved=moved: bank.ledger.estimated_document_count() >= moved)
+        victim = processes.pop(0)
+        victim.send_signal(signal.SIGKILL)
+        processes.append(start())
+
+
+@pytest.mark.timeout(1200)
+async def test_processes_that_are_killed_at_any_moment_lose_and_double_no_cent(
+    uri: str, bank: Database[dict[str, Any]], start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    async with Monque(uri) as monque:
+        orders = Orders(monque, bank)
+        await work_and_die(bank, orders, start)
+    await eventually(lambda: statuses(bank) == {"completed": orders.number}, timeout=120, poll=0.1)
+
+    assert sorted(row["transfer"] for row in bank.ledger.find()) == list(range(1, orders.number + 1))
+    expected = dict.fromkeys(range(ACCOUNTS), START)
+    for job in bank.monque_jobs.find():
+        expected[job["data"]["from"]] -= job["data"]["cents"]
+        expected[job["data"]["to"]] += job["data"]["cents"]
+    assert {row["_id"]: row["cents"] for row in bank.accounts.find()} == expected
+    assert sum(expected.values()) == ACCOUNTS * START
+    # Some were caught in the middle of a run, or this would show nothing.
+    interrupted = bank.monque_jobs.count_documents({"attempts": {"$gt": 1}})
+    assert interrupted > 0
+    print(f"{KILLS} processes killed, {orders.number} transfers, {interrupted} of them interrupted")
