@@ -376,3 +376,7 @@ def test_no_password_survives_redaction(password: str, scheme: str) -> None:
 
 def test_a_connection_error_is_redacted() -> None:
     assert "secret" not in str(ConnectionError("cannot reach mongodb://ada:secret@db.example: timed out"))
+
+
+def test_a_server_without_transactions_is_told_with_what_to_do() -> None:
+    assert "make it a replica set" in str(monque.TransactionsUnavailableError())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -630,3 +631,9 @@ def test_of_a_refused_result_the_reason_is_kept_and_not_the_whole_write() -> Non
     assert without_result(refusal) == Completed(
         problem="the server refuses to store it with the job: document too large"
     )
+
+
+@pytest.mark.parametrize("said", [Snooze(5), RetryIn(5, "why"), Cancel("why"), Fail("why"), Fail()], ids=repr)
+def test_a_verdict_crosses_processes(said: Verdict) -> None:
+    other = pickle.loads(pickle.dumps(said))  # noqa: S301
+    assert (type(other), str(other), vars(other)) == (type(said), str(said), vars(said))

@@ -244,6 +244,25 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
+    "snooze": (
+        transitions.snooze(A, "T", next_run_at=LATER),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
+            "$unset": CLAIM,
+            "$inc": {"attempts": -1},
+            "$currentDate": TOUCHED,
+        },
+    ),
+    "withdraw": (
+        transitions.withdraw(A, "T", reason="no use"),
+        {"_id": A, "status": "processing", "claimToken": "T", "followUp": None},
+        {
+            "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no use"},
+            "$unset": CLAIM,
+            "$currentDate": TOUCHED,
+        },
+    ),
     "reject": (
         transitions.reject(A, "T", reason="no job"),
         {"_id": A, "status": "processing", "claimToken": "T"},
