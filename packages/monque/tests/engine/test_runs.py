@@ -61,7 +61,9 @@ async def lines(path: Path, number: int = 1) -> list[str]:
 
 
 async def settled(bench: Bench, job: Job[Any], status: str = "completed") -> Document:
-    await eventually(lambda: bench.find(job)["status"] == status and not CLAIM & bench.find(job).keys(), timeout=PATIENCE)
+    await eventually(
+        lambda: bench.find(job)["status"] == status and not CLAIM & bench.find(job).keys(), timeout=PATIENCE
+    )
     return bench.find(job)
 
 
@@ -447,7 +449,9 @@ async def test_a_program_without_a_guard_starts_no_second_instance(bench: Bench,
     output, complaint = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert b"never" not in output
     assert b'put what starts the program under `if __name__ == "__main__":`' in complaint
-    assert bench.find(job)["failReason"].startswith("ProcessDiedError: the process that ran the handler ended with exit")
+    assert bench.find(job)["failReason"].startswith(
+        "ProcessDiedError: the process that ran the handler ended with exit"
+    )
 
 
 async def test_an_instance_does_not_start_where_a_process_is_only_being_made(
