@@ -629,6 +629,6 @@ def _check_not_spawning() -> None:
     # The standard library's own mark, by which it refuses to start processes in such a place.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise MonqueError(
-            "this process is there to run a handler with run_in=\"process\", and importing the program's main module "
-            "has started an instance in it; put what starts the program under `if __name__ == \"__main__\":`"
+            'this process is there to run a handler with run_in="process", and importing the program\'s main module '
+            'has started an instance in it; put what starts the program under `if __name__ == "__main__":`'
         )

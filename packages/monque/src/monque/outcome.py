@@ -103,7 +103,9 @@ class RetryIn(Verdict):
     def __init__(self, delay: Duration, reason: object = None) -> None:
         self.delay = _delay("delay", delay)
         self.reason = reason
-        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else text_of(reason), self.delay, reason)
+        super().__init__(
+            f"to be retried in {self.delay:g} s" if reason is None else text_of(reason), self.delay, reason
+        )
 
 
 class Cancel(Verdict):

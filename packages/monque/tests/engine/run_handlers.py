@@ -49,7 +49,7 @@ def ignore(at: str) -> None:
     while True:
         try:
             time.sleep(3600)
-        except BaseException as error:  # noqa: BLE001  that is what it is for
+        except BaseException as error:
             note(at, type(error).__name__)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +81,8 @@ async def test_it_may_swallow_an_exception(bench: Bench, handlers: Any) -> None:
     @monque.use
     @asynccontextmanager
     async def swallow(job: Job[Any]) -> AsyncGenerator[None]:
-        try:
+        with suppress(ValueError):
             yield
-        except ValueError:
-            pass
 
     monque.worker("fails", handlers.fail)
     assert (await run_one(bench, monque, "fails", {"text": "no"}))["status"] == "completed"

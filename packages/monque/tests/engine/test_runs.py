@@ -56,13 +56,33 @@ def little_time_to_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def lines(path: Path, number: int = 1) -> list[str]:
     """What a handler has noted, once it is that much."""
-    await eventually(lambda: path.exists() and path.read_text().count("\n") >= number, timeout=PATIENCE)
-    return path.read_text().splitlines()
+
+    def written() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    await eventually(lambda: len(written()) >= number, timeout=PATIENCE)
+    return written()
 
 
 async def settled(bench: Bench, job: Job[Any], status: str = "completed") -> Document:
-    await eventually(lambda: bench.find(job)["status"] == status and not CLAIM & bench.find(job).keys(), timeout=PATIENCE)
+    await eventually(
+        lambda: bench.find(job)["status"] == status and not CLAIM & bench.find(job).keys(), timeout=PATIENCE
+    )
     return bench.find(job)
+
+
+async def has_settled(bench: Bench, job: Job[Any]) -> Document:
+    """What is written of a job, whatever that is, once it has run."""
+    await eventually(lambda: "settledBy" in bench.find(job), timeout=PATIENCE)
+    return bench.find(job)
+
+
+async def was_renewed_for(bench: Bench, job: Job[Any], seconds: float) -> None:
+    def age() -> float:
+        document = bench.find(job)
+        return float((document["lastHeartbeat"] - document["lockedAt"]).total_seconds())
+
+    await eventually(lambda: age() > seconds, timeout=PATIENCE)
 
 
 def is_alive(pid: int) -> bool:
@@ -283,7 +303,7 @@ async def test_a_process_that_dies_fails_its_job_alone(bench: Bench, handlers: A
         await lines(Path(beside))
         job = await monque.enqueue("dies", {"at": at})
         document = await settled(bench, job)
-        Path(go).touch()
+        (tmp_path / "go").touch()
         assert (await settled(bench, other))["failCount"] == 0
     assert [failure["error"].split(":")[0] for failure in document["errors"]] == ["ProcessDiedError"]
     assert "SIGKILL" in document["errors"][0]["error"]
@@ -302,11 +322,8 @@ async def test_leases_are_renewed_while_threads_and_processes_block(
         near = await monque.enqueue("near")
         far = await monque.enqueue("far", {"at": str(tmp_path / "at"), "go": str(go)})
         await lines(tmp_path / "at")
-        began = bench.find(far)["lockedAt"]
         for job in (near, far):
-            await eventually(
-                lambda job=job: (bench.find(job)["lastHeartbeat"] - began).total_seconds() > 2, timeout=PATIENCE
-            )
+            await was_renewed_for(bench, job, 2)
         go.touch()
         runs.go.set()
         for job in (near, far):
@@ -376,8 +393,7 @@ async def test_verdicts_are_understood_wherever_they_are_said(
         jobs = {verdict: await monque.enqueue("says", {"verdict": verdict, "aloud": aloud}) for verdict in WRITTEN}
         for verdict, job in jobs.items():
             written = WRITTEN[verdict]
-            await eventually(lambda job=job: bench.find(job).get("settledBy"), timeout=PATIENCE)
-            document = bench.find(job)
+            document = await has_settled(bench, job)
             assert {field: document.get(field) for field in written} == written
             is_later = (document["nextRunAt"] - document["createdAt"]).total_seconds() > 3000
             assert is_later == (written["status"] == "pending")
@@ -447,7 +463,9 @@ async def test_a_program_without_a_guard_starts_no_second_instance(bench: Bench,
     output, complaint = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert b"never" not in output
     assert b'put what starts the program under `if __name__ == "__main__":`' in complaint
-    assert bench.find(job)["failReason"].startswith("ProcessDiedError: the process that ran the handler ended with exit")
+    assert bench.find(job)["failReason"].startswith(
+        "ProcessDiedError: the process that ran the handler ended with exit"
+    )
 
 
 async def test_an_instance_does_not_start_where_a_process_is_only_being_made(
