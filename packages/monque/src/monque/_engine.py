@@ -19,18 +19,19 @@ from monque import events as ev
 from monque._agenda import Agenda, Spread
 from monque._batching import Batcher
 from monque._execution import Executor, ended_with
+from monque._journal import Journal
 from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
 from monque._retry import policy, policy_of_document
 from monque._scope import Scope
-from monque._settlement import Finished, finish, plan
+from monque._settlement import Finished, finish, plan, without_result
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
 from monque._transaction import transact
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
-from monque.errors import JobTimeoutError, MonqueError, ShutdownTimeoutError, StuckHandlerError
+from monque.errors import JobTimeoutError, MonqueError, ResultError, ShutdownTimeoutError, StuckHandlerError
 from monque.options import Timeout, seconds
 from monque.outcome import COMMITTED, COMPLETED, RELEASED, Completed, Failed
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from monque._clock import ServerClock
     from monque._store.flow import Claimed, Flow
     from monque._store.search import Candidate
+    from monque._transitions import Transition
     from monque.job import Job
     from monque.options import Options, Retry
     from monque.outcome import Outcome
@@ -81,8 +83,8 @@ class _Run(Scope):
 
     __slots__ = ("committed", "has_begun", "is_settled", "task", "timers", "token", "worker")
 
-    def __init__(self, job: Job[Any], token: str, worker: AnyWorker) -> None:
-        super().__init__(job)
+    def __init__(self, job: Job[Any], token: str, worker: AnyWorker, journal: Journal | None = None) -> None:
+        super().__init__(job, journal, worker.keep_logs)
         self.token = token
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
@@ -133,6 +135,7 @@ class Engine:
         self._held: dict[ObjectId, str] = {}
         # Jobs whose leases are left alone: their documents are being changed in a transaction.
         self._unrenewed: set[ObjectId] = set()
+        self._journal = Journal(self._remark, self._report, clock, held_back=self._unrenewed)
         self._keeper = LeaseKeeper(
             flow.collection,
             self._held,
@@ -163,6 +166,7 @@ class Engine:
             await self._finish_running()
             await self._end_processes()
             await self._settles.flush()
+            await self._journal.close()
 
     @asynccontextmanager
     async def _hearing_of_cancellations(self) -> AsyncGenerator[None]:
@@ -382,7 +386,7 @@ class Engine:
                 self._settles.add(Finished(job, token, RELEASED))
         else:
             for job in claimed.jobs:
-                self._start(_Run(job, token, self._workers[job.name]))
+                self._start(_Run(job, token, self._workers[job.name], self._journal))
             slots.subtract(job.name for job in claimed.jobs)
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
@@ -441,6 +445,8 @@ class Engine:
         async def settle(session: AsyncClientSession, outcome: Completed) -> Outcome | None:
             finished = self._decide(self._finished(run, outcome, time.perf_counter() - began))
             (change,) = plan([finished], now=self._clock.now())
+            if remark := self._journal.tear_out((run.job.id, run.token)):
+                change = transitions.with_remark(change, remark)
             run.committed = finished
             return COMMITTED if await self._flow.settle_in(session, change) else await self._refused(run)
 
@@ -517,7 +523,15 @@ class Engine:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
+    async def _remark(self, changes: list[Transition]) -> None:
+        refused = await self._persist(lambda: self._flow.remark(changes))
+        for error in refused.values() if refused else ():
+            self._report(error)
+
     async def _settle(self, finished: list[Finished]) -> None:
+        if not self._journal.is_blank:
+            # Once they are settled, what they said last could not be written any more.
+            await self._journal.flush((run.job.id, run.token) for run in finished)
         held = [run for run in finished if self._is_held(run)]
         try:
             settled = (
@@ -586,6 +600,10 @@ class Engine:
     def _close(self, run: Finished, settled: Settled) -> None:
         """The outcome is written, or never will be: say so."""
         job = run.job
+        if settled.refused and job.id in settled.refused and _has_result(run.outcome):
+            # The job as a whole may have become too large with it. What its handler did has happened, with or without.
+            self._settles.add(replace(run, outcome=without_result(settled.refused[job.id])))
+            return
         self._let_go(run)
         if settled.lost and job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
@@ -597,6 +615,8 @@ class Engine:
     def _announce(self, run: Finished) -> None:
         if isinstance(run.outcome, Completed):
             self._events.emit(ev.JobCompleteEvent, run.job, run.duration)
+            if run.outcome.problem is not None:
+                self._events.emit(ev.JobErrorEvent, ResultError(run.job.id, run.outcome.problem), run.job)
         elif isinstance(run.outcome, Failed):
             self._events.emit(ev.JobFailEvent, run.job, run.outcome.error, run.retry_at is not None)
         if run.next_run_at is not None:
@@ -667,3 +687,7 @@ class Engine:
             tasks = [run.task for run in self._running if run.task is not None]
             await asyncio.wait([*tasks, cut], timeout=left, return_when=asyncio.FIRST_COMPLETED)
         cut.cancel()
+
+
+def _has_result(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed) and outcome.result is not None

@@ -14,7 +14,7 @@ from bson import ObjectId
 
 from monque._names import check_job_name, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
-from monque.job import JobStatus, make_job
+from monque.job import COUNTABLE, JobStatus, make_job
 from monque.options import Duration, Retry, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -205,22 +205,34 @@ def _retry(retry: object) -> Retry:
         raise InvalidArgumentError(
             "retry", retry, "a Retry without `on`, since functions cannot be stored; give that one to the worker"
         )
-    return retry
+    if retry.max_retries >= COUNTABLE:
+        raise InvalidArgumentError("retry", retry, "a Retry with max_retries below 2^53")
+    # As it is read again, so that the job returned equals the job stored.
+    return Retry(retry.max_retries, seconds(retry.base), seconds(retry.cap), float(retry.jitter))
 
 
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:
     """Refuse what cannot be stored; the size of what can, in bytes."""
-    if not _is_shallow(data):
-        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
-        raise InvalidPayloadError("data", type(data), expected)
-    try:
-        size = len(bson.encode({"data": data}, codec_options=codec))
-    except Exception as error:
-        raise _misfit(data, "data", codec, error) from error
+    size = measure("data", data, codec)
     maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
     if size > maximum:
         raise PayloadTooLargeError(size, maximum)
     return size
+
+
+def measure(field: str, value: object, codec: CodecOptions[Any]) -> int:
+    """How many bytes a field of this value takes.
+
+    Raises:
+        InvalidPayloadError: BSON cannot hold it.
+    """
+    if not _is_shallow(value):
+        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
+        raise InvalidPayloadError(field, type(value), expected)
+    try:
+        return len(bson.encode({field: value}, codec_options=codec))
+    except Exception as error:
+        raise _misfit(value, field, codec, error) from error
 
 
 def _is_shallow(data: Any) -> bool:  # noqa: ANN401  whatever BSON can hold

@@ -24,6 +24,7 @@ from monque._engine import Engine
 from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
 from monque._producer import Producer
+from monque._results import Waiting
 from monque._store import indexes
 from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
@@ -62,8 +63,9 @@ class _Connected:
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
+        self.waiting = Waiting(self.flow.endings, events)
         self.producer = Producer(self.flow, self.clock, options, workers)
-        self.jobs = Jobs(self.collection, self.clock, events, self.notice, options.retention)
+        self.jobs = Jobs(self.collection, self.clock, events, self.notice, self.waiting.result, options.retention)
         self.expires = False
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
@@ -176,6 +178,7 @@ class Monque(Declares):
                 await self._prepare_expiry(connected)
         await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
         stack.push_async_callback(connected.producer.flush)
+        stack.push_async_callback(connected.waiting.close)
         return connected
 
     async def _prepare_expiry(self, connected: _Connected) -> None:
@@ -511,7 +514,11 @@ class Monque(Declares):
             connected.engine = Engine(
                 connected.flow,
                 self._workers,
-                Executor(self._middleware),
+                Executor(
+                    self._middleware,
+                    codec=connected.collection.codec_options,
+                    max_result_bytes=self._options.max_result_bytes,
+                ),
                 self._options,
                 events=self._events,
                 clock=connected.clock,

@@ -126,6 +126,13 @@ def _cause(verdict: RetryIn | Fail, error: BaseException) -> BaseException:
     return verdict.reason if isinstance(verdict.reason, BaseException) else verdict
 
 
+def without_result(refusal: BaseException) -> Completed:
+    """A completion whose result the server refused to store."""
+    # The driver's message goes on with the whole write, and the result is in there.
+    why = str(refusal).partition(", full error")[0]
+    return Completed(problem=f"the server refuses to store it with the job: {why}")
+
+
 def _delay(run: Finished, outcome: Failed, retry: Retry) -> timedelta | None:
     backoff = None if outcome.final else retry_delay(retry, run.job.fail_count + 1)
     return backoff if backoff is None or outcome.delay is None else timedelta(seconds=outcome.delay)

@@ -22,6 +22,7 @@
     reject       processing → failed                   the document is no job
     refuse       pending → failed                      likewise, and it cannot even be claimed
     mend         pending → pending                     what kept it from being claimed is removed
+    remark       processing → processing               its handler has something to say
 
 What the holder of a claim writes is fenced by the claim token: it changes nothing unless the claim still holds. It
 leaves the token behind as `settledBy`, so that a write whose answer was lost can be recognised as done when repeated.
@@ -32,15 +33,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from monque.job import FollowUp, JobStatus, follow_up_document, settings_document
+from monque.job import FollowUp, JobStatus, follow_up_document, settings_document, small_document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from bson import ObjectId
 
-    from monque.job import Job
+    from monque.job import Job, LogLine, Progress
 
 DELETABLE = tuple(status for status in JobStatus if status is not JobStatus.PROCESSING)
 MOST_FAILURES = 5
@@ -187,6 +188,28 @@ def with_expiry(change: Transition, at: datetime | None) -> Transition:
     if at is None:
         return change
     return replace(change, update={**change.update, "$set": {**change.update["$set"], "expireAt": at}})
+
+
+def remark(
+    job: ObjectId, token: str | None, *, progress: Progress | None, lines: Iterable[LogLine], keep: int
+) -> Transition:
+    """Its handler says how far it has come, or logs something, of which the latest `keep` records are kept."""
+    update: dict[str, Any] = {}
+    if progress is not None:
+        update["$set"] = {"progress": small_document(progress)}
+    if logs := [small_document(line) for line in lines]:
+        update["$push"] = {"logs": {"$each": logs, "$slice": -keep}}
+    return Transition([job], held([job], token), update)
+
+
+def with_remark(change: Transition, remark: Transition) -> Transition:
+    """The same, and what the handler said last."""
+    update = _operators(change)
+    if update is None:
+        return change
+    return replace(
+        change, update={**update, **remark.update, "$set": {**update["$set"], **remark.update.get("$set", {})}}
+    )
 
 
 def snooze(job: ObjectId, token: str, *, next_run_at: datetime) -> Transition:
@@ -375,7 +398,7 @@ def _settle(
     return Transition(jobs, held(jobs, token), update)
 
 
-def held(jobs: Sequence[ObjectId], token: str) -> dict[str, Any]:
+def held(jobs: Sequence[ObjectId], token: str | None) -> dict[str, Any]:
     """The fence: those of `jobs` that are still held by the claim of `token`."""
     return {"_id": _ids(jobs), "status": JobStatus.PROCESSING.value, "claimToken": token}
 

@@ -269,7 +269,7 @@ def current_job() -> Job[Any]:
 
 
 # Beyond it, the doubles of other producers are no longer exact.
-_COUNTABLE = 2**53
+COUNTABLE = 2**53
 
 
 def _nothing_but(expected: str) -> Callable[[object], object]:
@@ -289,7 +289,7 @@ _date = _nothing_but("a date between the years 1 and 9999")
 
 def _count(value: object) -> int:
     # Producers without an integer type (JavaScript) store whole numbers as doubles.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_COUNTABLE < value < _COUNTABLE:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -COUNTABLE < value < COUNTABLE:
         raise TypeError("a whole number")
     if value != int(value):
         raise TypeError("a whole number")
@@ -390,6 +390,12 @@ def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or
     document = cast("Mapping[str, Any]", value)
     parts = [document.get(field.name) for field in fields(kind)]
     return kind(*parts) if all(map(isinstance, parts, _PARTS[kind])) else None
+
+
+def small_document(part: Progress | LogLine) -> dict[str, Any]:
+    """Write one of the small parts of a job; what is unset stays absent."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class _Field(NamedTuple):

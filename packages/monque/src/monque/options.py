@@ -263,6 +263,7 @@ class Options:
         shutdown_timeout: For how long `stop()` waits for running handlers; 0 cancels them at once.
         retention: How long jobs that have ended are kept.
         max_payload_bytes: Largest `data`, as BSON of `{data}`; None for MongoDB's own limit.
+        max_result_bytes: Largest result that is stored, as BSON of `{result}`.
         create_indexes: Whether indexes that are missing are created when connecting.
 
     Raises:
@@ -283,6 +284,7 @@ class Options:
     shutdown_timeout: Duration = timedelta(seconds=30)
     retention: Retention = field(default_factory=Retention)
     max_payload_bytes: int | None = None
+    max_result_bytes: int = 1_000_000
     create_indexes: bool = True
 
     def __post_init__(self) -> None:
@@ -299,6 +301,7 @@ class Options:
         _check_type("retention", self.retention, Retention)
         if self.max_payload_bytes is not None:
             check_count("max_payload_bytes", self.max_payload_bytes)
+        check_count("max_result_bytes", self.max_result_bytes)
         _check_type("create_indexes", self.create_indexes, bool)
 
 

@@ -52,6 +52,7 @@ class Jobs(Face[_jobs.Jobs]):
     """
 
     get = blocking(_jobs.Jobs.get)
+    result = blocking(_jobs.Jobs.result)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)

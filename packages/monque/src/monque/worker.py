@@ -13,6 +13,7 @@ from monque._names import check_job_name
 from monque._payload import Payload, payload_of
 from monque._worker_options import OptionsReader, RunIn, WorkerOptions, check_function
 from monque.errors import InvalidArgumentError, WorkerRegistrationError
+from monque.handle import JobHandle, Store
 from monque.job import Job  # noqa: TC001  annotations are for users to look at
 from monque.options import Duration, Retention, Retry, Timeout  # noqa: TC001  likewise
 
@@ -60,6 +61,11 @@ class EnqueueSettings(TypedDict, total=False):
 
 class Home(Protocol):
     """Where the jobs of a worker go: a `Monque`."""
+
+    @property
+    def jobs(self) -> Store:
+        """The jobs that are there."""
+        ...
 
     @property
     def enqueue(self) -> Callable[..., Coroutine[Any, Any, Job[Any]]]:
@@ -118,8 +124,8 @@ class Worker(Generic[P, C, Q, R]):
         >>> async def main() -> None:
         ...     await send_email("ada@example.org")
         ...     async with monque:
-        ...         job = await send_email.enqueue(to="ada@example.org")
-        ...         print(job.name, job.data)
+        ...         handle = await send_email.enqueue(to="ada@example.org")
+        ...         print(handle.job.name, handle.job.data)
         >>> asyncio.run(main())
         Hello ada@example.org
         send-email {'to': 'ada@example.org'}
@@ -224,7 +230,7 @@ class Worker(Generic[P, C, Q, R]):
         """
         return NewJob(name=self.name, data=self.payload.bind(args, kwargs), **self._chosen(_OF_NEW_JOB))
 
-    async def enqueue(self, *args: Q.args, **kwargs: Q.kwargs) -> Job[Any]:
+    async def enqueue(self, *args: Q.args, **kwargs: Q.kwargs) -> JobHandle[R]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
 
         Args:
@@ -232,7 +238,7 @@ class Worker(Generic[P, C, Q, R]):
             **kwargs: Likewise, by name.
 
         Returns:
-            The job as stored, or the one that has the unique key.
+            A handle on the job as stored, or on the one that has the unique key.
 
         Raises:
             InvalidPayloadError: The function does not take that; nothing was written.
@@ -240,8 +246,9 @@ class Worker(Generic[P, C, Q, R]):
             WorkerRegistrationError: The worker's router is not included anywhere.
             ConnectionError: Not connected, or the database did not confirm the write.
         """
-        data = self.payload.bind(args, kwargs)
-        return await self._home().enqueue(self.name, data, **self._chosen(_OF_NEW_JOB), **self._chosen(_SESSION))
+        data, home = self.payload.bind(args, kwargs), self._home()
+        job = await home.enqueue(self.name, data, **self._chosen(_OF_NEW_JOB), **self._chosen(_SESSION))
+        return JobHandle(job, home.jobs, self.payload.load_result)
 
     async def enqueue_many(self, jobs: Iterable[NewJob] | AsyncIterable[NewJob], /) -> list[Job[Any]]:
         """Ask for many jobs of this worker to be run, in one go.

@@ -100,7 +100,7 @@ async def test_values_travel_there_and_back(bench: Bench) -> None:
     monque, seen = bench.monque(polling=NO_POLLS), Seen()
     everything = declare_everything(monque, seen)
     async with working(monque):
-        job = await everything.enqueue(**VALUES)
+        job = (await everything.enqueue(**VALUES)).job
         (call,) = await seen.wait()
         same = await monque.enqueue("everything", VALUES)
         assert (await seen.wait(2))[1] == call
@@ -250,7 +250,7 @@ async def test_jobs_of_older_names_are_run_within_one_limit(bench: Bench) -> Non
         bench.insert_many({"name": name} for _ in range(40))
     async with working(monque):
         await eventually(lambda: names.total() == 120)
-        assert (await new.enqueue({})).name == "new"
+        assert (await new.enqueue({})).job.name == "new"
         await eventually(lambda: names["new"] == 41)
         await monque.enqueue("oldest")
         await eventually(lambda: names["oldest"] == 41)
@@ -267,12 +267,12 @@ async def test_settings_go_along(bench: Bench) -> None:
 
     urgent = mail.with_(priority=5, unique_key="ada", delay=60)
     async with monque:
-        first = await urgent.enqueue("ada")
-        second = await urgent.enqueue("grace")
+        first = (await urgent.enqueue("ada")).job
+        second = (await urgent.enqueue("grace")).job
         assert (second.id, second.data) == (first.id, {"to": "ada"})
         assert (first.priority, first.unique_key) == (5, "ada")
         assert first.next_run_at - first.created_at == timedelta(seconds=60)
-        plain = await mail.enqueue("ada")
+        plain = (await mail.enqueue("ada")).job
         assert (plain.priority, plain.unique_key) == (0, None)
         daily = await mail.with_(timezone="Europe/Berlin", unique_key="daily").schedule("0 9 * * *", "ada")
         assert (daily.repeat_interval, daily.timezone, daily.unique_key) == ("0 9 * * *", "Europe/Berlin", "daily")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monque import InvalidArgumentError, MonqueError, Retry, current_job
+from monque import job as job_module
 from monque._scope import Scope, enter
 from monque.errors import JobDocumentError
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, from_document, to_document
@@ -409,6 +410,12 @@ def test_a_document_of_the_node_library_is_a_job(document: dict[str, Any], unset
     assert (job.next_run_at, job.created_at, job.updated_at) == (NODE_DATE, NODE_DATE, NODE_DATE)
     assert (job.priority, job.attempts, job.timezone) == (0, 0, None)
     assert {name: getattr(job, name) for name in unset} == unset
+
+
+def test_a_job_that_is_made_here_has_nothing_that_was_not_said(make_job: Callable[..., Job[Any]]) -> None:
+    plain = make_job()
+    said = {name: getattr(plain, name) for name in list(ATTRIBUTES.values())[: len(REQUIRED)]}
+    assert job_module.make_job(**said) == plain
 
 
 def test_a_plain_job_is_written_as_the_node_library_writes_it() -> None:

@@ -31,6 +31,7 @@ def test_the_defaults() -> None:
         "shutdown_timeout": timedelta(seconds=30),
         "retention": Retention(completed=None, failed=None, cancelled=None),
         "max_payload_bytes": None,
+        "max_result_bytes": 1_000_000,
         "create_indexes": True,
     }
 
@@ -119,6 +120,7 @@ NONSENSE = [
     *refused(Options, "polling", "a Polling", None, 1, timedelta(seconds=1), Lease()),
     *refused(Options, "shutdown_timeout", length("0"), -0.001, timedelta(microseconds=-1), *NOT_A_DURATION),
     *refused(Options, "max_payload_bytes", COUNT, *NOT_A_COUNT),
+    *refused(Options, "max_result_bytes", COUNT, None, *NOT_A_COUNT),
     *refused(Options, "create_indexes", "a bool", None, 0, 1, "no"),
 ]
 
@@ -160,6 +162,7 @@ SENSE: list[tuple[Callable[..., object], str, list[object]]] = [
     (Options, "recover", [True, False]),
     (Options, "shutdown_timeout", [0, 0.0, timedelta(0), 1, timedelta(hours=1)]),
     (Options, "max_payload_bytes", [1, 2**40, None]),
+    (Options, "max_result_bytes", [1, 2**40]),
     (Options, "create_indexes", [True, False]),
 ]
 
@@ -270,3 +273,15 @@ def test_a_hard_limit_is_a_length_of_time(hard: Any) -> None:
 @pytest.mark.parametrize("soft", [1.5, timedelta(seconds=1.5)], ids=repr)
 def test_a_hard_limit_comes_five_seconds_after_the_soft_one(soft: float | timedelta) -> None:
     assert Timeout(soft).hard_after == 6.5
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_a_retention_is_a_length_of_time_for_each_status(status: str) -> None:
+    values: list[Any] = [1, 0.5, timedelta(days=7), None]
+    for value in values:
+        assert getattr(Retention(**{status: value}), status) is value
+    for value in [value for value in NOT_A_DURATION if value is not None]:
+        with pytest.raises(ConfigurationError, match=f"option retention.{status}: expected a timedelta or a number of"):
+            Retention(**{status: value})
+    assert Retention(**{status: 1})
+    assert not Retention()

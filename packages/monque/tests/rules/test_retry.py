@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,13 +92,13 @@ def test_jitter_spreads_the_delays_both_ways() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_the_most_special_type_of_an_exception_counts(error: BaseException, said: str | None) -> None:
-    on: dict[type[BaseException], Any] = {
-        OSError: lambda _: Fail("os"),
-        ValueError: lambda _: Fail("value"),
-        UnicodeDecodeError: lambda _: Fail("unicode"),
-    }
-    verdict = meaning(Retry(on=on), error)
+    names: dict[type[BaseException], str] = {OSError: "os", ValueError: "value", UnicodeDecodeError: "unicode"}
+    verdict = meaning(Retry(on={kind: partial(_fail, name) for kind, name in names.items()}), error)
     assert (verdict and str(verdict)) == said
+
+
+def _fail(reason: str, _: BaseException) -> Fail:
+    return Fail(reason)
 
 
 def test_a_verdict_may_be_returned_or_raised() -> None:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from monque import ConfigurationError, InvalidArgumentError, JobDocumentError, Retry
+from monque import ConfigurationError, InvalidArgumentError, JobDocumentError, Retention, Retry
 from monque import _transitions as transitions
 from monque._execution import Executor
 from monque._scope import Scope
@@ -185,7 +185,7 @@ def test_an_error_without_words_is_written_as_a_reason_too(make_job: Callable[..
     bson.encode(change.update)
 
 
-# --- every outcome, of every kind of job ------------------------------------------------------------------------------
+# --- every outcome, of every kind of job ----------------------------------------------------------------------------
 
 NEXT, FOLLOWING = datetime(2026, 3, 2, 9, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)
 POLICY = Retry(max_retries=3)
@@ -302,13 +302,13 @@ def test_what_an_outcome_makes_of_a_job(
     assert jobs.update_one(change.filter, change.update).matched_count == 1
 
     after = jobs.find_one({"_id": job.id}) or {}
-    expected = {"nextRunAt": BEFORE, "data": "now", **ENDS[end]}
+    expected: dict[str, Any] = {"nextRunAt": BEFORE, "data": "now", **ENDS[end]}
     expected["failCount"] = {KEPT: job.fail_count, "+1": job.fail_count + 1}.get(
         expected["failCount"], expected["failCount"]
     )
     found = {name: after.get(name) for name in expected}
     if end == "unreadable":
-        assert found.pop("failReason").startswith(expected.pop("failReason"))
+        assert str(found.pop("failReason")).startswith(expected.pop("failReason"))
     assert found == expected
     assert not {"claimToken", "claimedBy", "lockedAt", "lastHeartbeat", "heartbeatInterval"} & after.keys()
     assert from_document(after | {"createdAt": NOW, "updatedAt": NOW}).status == expected["status"]
@@ -321,7 +321,7 @@ def test_what_an_outcome_makes_of_a_job(
     assert after.get("resultError") == ("too large" if stays and outcome == Completed(problem="too large") else None)
 
 
-# --- what is remembered of a failure ----------------------------------------------------------------------------------
+# --- what is remembered of a failure --------------------------------------------------------------------------------
 
 
 def raised(error: BaseException) -> BaseException:
@@ -439,7 +439,8 @@ def test_the_latest_five_failures_are_kept_whatever_was_there(
     make_job: Callable[..., Job[Any]], monque_database: Database[dict[str, Any]]
 ) -> None:
     jobs = monque_database["jobs"]
-    for junk in (None, "x", 5, {}, {"errors": []}, [1, 2], ...):
+    odd: list[Any] = [None, "x", 5, {}, {"errors": []}, [1, 2], ...]
+    for junk in odd:
         job = make_job(claim_token="T")  # noqa: S106
         jobs.insert_one(to_document(job) | ({} if junk is ... else {"errors": junk}))
         for number in range(1, 8):
@@ -454,7 +455,7 @@ def test_the_latest_five_failures_are_kept_whatever_was_there(
         assert [failure["error"] for failure in document["errors"]] == [f"ValueError: {n}" for n in range(3, 8)]
 
 
-# --- what a policy makes of exceptions --------------------------------------------------------------------------------
+# --- what a policy makes of exceptions ------------------------------------------------------------------------------
 
 
 def decided(error: BaseException, retry: Retry, make_job: Callable[..., Job[Any]]) -> Outcome:
@@ -514,7 +515,7 @@ def test_a_policy_that_says_nonsense_fails(said: object, make_job: Callable[...,
     )
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -580,3 +581,45 @@ def test_what_is_no_delay_is_refused(say: Callable[[Any], Verdict], argument: st
         say(length)
     assert caught.value.argument == argument
     assert "expected a timedelta or a number of seconds, 0 to 1,000 years, got" in str(caught.value)
+
+
+def test_a_verdict_that_says_nothing_in_particular_is_a_failure() -> None:
+    said = Verdict("what?")
+    assert outcome_of(said, said) == Failed(said)
+
+
+# --- how long what has ended is kept ----------------------------------------------------------------------------------
+
+KEPT_FOR = Retention(completed=60, failed=timedelta(hours=1), cancelled=timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kept"),
+    [
+        (COMPLETED, timedelta(seconds=60)),
+        (RETURNED, timedelta(seconds=60)),
+        (Failed(ValueError("no"), final=True), timedelta(hours=1)),
+        (Cancel("no need"), timedelta(days=1)),
+        (FAILED, None),
+        (RELEASED, None),
+        (Snooze(5), None),
+    ],
+    ids=["completed", "with a result", "failed", "cancelled", "retried", "released", "snoozed"],
+)
+@pytest.mark.parametrize("retention", [KEPT_FOR, Retention(), None], ids=["some", "none", "never heard of"])
+def test_a_job_that_has_ended_expires_if_that_is_wanted(
+    outcome: Outcome, kept: timedelta | None, retention: Retention | None, make_job: Callable[..., Job[Any]]
+) -> None:
+    finished = finish(Finished(make_job(), "T", outcome, retention=retention), retry=POLICY, now=NOW)
+    (change,) = plan([finished], now=NOW)
+    expected = NOW + kept if kept is not None and retention is KEPT_FOR else None
+    assert change.update.get("$set", {}).get("expireAt") == expected
+
+
+def test_jobs_that_are_kept_alike_are_written_together(make_job: Callable[..., Job[Any]]) -> None:
+    kept = [KEPT_FOR, None, KEPT_FOR, None]
+    finished = [Finished(make_job(), "T", COMPLETED, retention=retention) for retention in kept]
+    first, second = plan(finished, now=NOW)
+    assert first.jobs == [finished[0].job.id, finished[2].job.id]
+    assert second.jobs == [finished[1].job.id, finished[3].job.id]
+    assert ("expireAt" in first.update["$set"], "expireAt" in second.update["$set"]) == (True, False)

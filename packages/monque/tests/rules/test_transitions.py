@@ -11,7 +11,7 @@ from bson import ObjectId
 
 from monque import Job, JobStatus, Retry
 from monque import _transitions as transitions
-from monque.job import FollowUp, to_document
+from monque.job import FollowUp, LogLine, Progress, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ RECURRING = Job(
     repeat_interval="0 9 * * *",
 )
 POLICY = Retry(max_retries=3, base=0.5, cap=60)
-SETTINGS = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
+SETTINGS: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
 ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
@@ -244,25 +244,6 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
-    "snooze": (
-        transitions.snooze(A, "T", next_run_at=LATER),
-        {"_id": A, "status": "processing", "claimToken": "T"},
-        {
-            "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
-            "$unset": CLAIM,
-            "$inc": {"attempts": -1},
-            "$currentDate": TOUCHED,
-        },
-    ),
-    "withdraw": (
-        transitions.withdraw(A, "T", reason="no need"),
-        {"_id": A, "status": "processing", "claimToken": "T", "followUp": None},
-        {
-            "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no need"},
-            "$unset": CLAIM,
-            "$currentDate": TOUCHED,
-        },
-    ),
     "reject": (
         transitions.reject(A, "T", reason="no job"),
         {"_id": A, "status": "processing", "claimToken": "T"},
@@ -270,6 +251,23 @@ EDGES = {
             "$set": {"status": "failed", "settledBy": "T", "failReason": "no job"},
             "$unset": CLAIM,
             "$currentDate": TOUCHED,
+        },
+    ),
+    "remark how far it is": (
+        transitions.remark(A, "T", progress=Progress(0.5, None, NOW), lines=[], keep=0),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"$set": {"progress": {"fraction": 0.5, "at": NOW}}},
+    ),
+    "remark how far it is, and log lines": (
+        transitions.remark(
+            A, "T", progress=Progress(1, "done", NOW), lines=[LogLine(NOW, "INFO", "app", "on")], keep=3
+        ),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"progress": {"fraction": 1, "message": "done", "at": NOW}},
+            "$push": {
+                "logs": {"$each": [{"at": NOW, "level": "INFO", "logger": "app", "message": "on"}], "$slice": -3}
+            },
         },
     ),
     "refuse": (
@@ -301,7 +299,7 @@ def test_the_table_has_every_edge() -> None:
         if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
     }
     # These make no edges, but add to them.
-    made -= {"_settle", "_manage", "_unscheduled", "with_expiry", "with_failure", "with_result"}
+    made -= {"_settle", "_manage", "_unscheduled", "with_expiry", "with_failure", "with_remark", "with_result"}
     assert made == {name.split()[0] for name in EDGES}
     documented = set((transitions.__doc__ or "").split()) | {"recover_recurring", "recover_followed"}
     assert {name.split()[0] for name in EDGES} <= documented
@@ -352,6 +350,22 @@ def test_a_follow_up_takes_over_without_what_came_of_the_run() -> None:
     assert transitions.with_result(change, 1, None) is change
 
 
+def test_what_the_handler_said_last_can_be_part_of_another_edge() -> None:
+    said = transitions.remark(A, "T", progress=Progress(1, None, NOW), lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    lines = transitions.remark(A, "T", progress=None, lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    completed, followed = transitions.complete([A], "T", now=NOW), transitions.follow(A, "T")
+    both = transitions.with_remark(completed, said)
+    assert both.filter == completed.filter
+    assert both.update == {
+        **completed.update,
+        "$set": {**completed.update["$set"], "progress": {"fraction": 1, "at": NOW}},
+        "$push": said.update["$push"],
+    }
+    assert transitions.with_remark(completed, lines).update == {**completed.update, "$push": said.update["$push"]}
+    # It is about something else from then on.
+    assert transitions.with_remark(followed, said) is followed
+
+
 @pytest.mark.parametrize("settings", [{}, {"timeout": 1.5, "retry": POLICY}], ids=["plain", "with settings"])
 @pytest.mark.parametrize("timezone", [None, "Europe/Berlin"])
 @pytest.mark.parametrize("expression", ["0 9 * * *", "0 8 * * *"])
@@ -360,9 +374,10 @@ def test_a_new_schedule_moves_a_job_only_while_it_waits(
 ) -> None:
     wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, **settings)
     waiting, running = transitions.redefine(RECURRING, wanted)
-    values = {"repeatInterval": expression, "data": {"new": False}, **({"timezone": timezone} if timezone else {})}
+    values: dict[str, Any] = {"repeatInterval": expression, "data": {"new": False}}
+    values |= {"timezone": timezone} if timezone else {}
     values |= SETTINGS if settings else {}
-    gone = ["followUp", *([] if timezone else ["timezone"]), *([] if settings else SETTINGS)]
+    gone = {"followUp", "timezone", "timeout", "retry"} - values.keys()
     unset = {"$unset": dict.fromkeys(gone, "")}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
@@ -375,6 +390,16 @@ def test_the_heartbeat_interval_is_in_whole_milliseconds() -> None:
     claim = transitions.claim([A], token="T", instance="I", heartbeat_interval=1 / 3)  # noqa: S106
     assert claim.update["$set"]["heartbeatInterval"] == 333
     assert type(claim.update["$set"]["heartbeatInterval"]) is int
+
+
+def test_a_change_of_several_jobs_is_that_of_each() -> None:
+    change = transitions.release([A, B], "T")
+    assert transitions.apart(change) == [transitions.release([job], "T") for job in (A, B)]
+
+
+def test_whatever_nobody_runs_may_be_deleted() -> None:
+    assert transitions.delete([A]) == {"_id": A, "status": {"$ne": "processing"}}
+    assert transitions.delete([A, B]) == {"_id": {"$in": [A, B]}, "status": {"$ne": "processing"}}
 
 
 # --- on real documents --------------------------------------------------------------------------------------------
@@ -417,18 +442,6 @@ WAYS: dict[str, tuple[Callable[[list[ObjectId], str], Transition], str, str, tup
         "processing",
         "pending",
         (0, None),
-    ),
-    "snooze": (
-        lambda jobs, token: transitions.snooze(jobs[0], token, next_run_at=FUTURE),
-        "processing",
-        "pending",
-        (2, 2),
-    ),
-    "withdraw": (
-        lambda jobs, token: transitions.withdraw(jobs[0], token, reason="no need"),
-        "processing",
-        "cancelled",
-        (2, 3),
     ),
     "reject": (
         lambda jobs, token: transitions.reject(jobs[0], token, reason="no job"),

@@ -32,6 +32,7 @@ from monque import (
     NewJob,
     Options,
     PayloadTooLargeError,
+    Retry,
     Router,
     UniqueKeyConflictError,
     _monque,
@@ -71,16 +72,17 @@ class Heard:
 def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Database[Data]) -> None:
     later = datetime(2100, 1, 1, tzinfo=UTC)
     jobs = [
-        monque.enqueue("a", {"n": 1}, run_at=later, unique_key="k", priority=3),
+        monque.enqueue("a", {"n": 1}, run_at=later, unique_key="k", priority=3, timeout=30, retry=Retry(base=3, cap=9)),
         monque.enqueue(NewJob(name="b", delay=60)),
         monque.now("c", [1]),
-        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily"),
+        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily", timeout=5),
         *monque.enqueue_many([("e", 1), {"name": "f", "data": 2}]),
         *monque.enqueue_many(("g", number) for number in range(2)),
     ]
     assert [job.name for job in jobs] == ["a", "b", "c", "d", "e", "f", "g", "g"]
     assert (jobs[0].next_run_at, jobs[0].unique_key, jobs[0].priority) == (later, "k", 3)
-    assert (jobs[3].repeat_interval, jobs[3].timezone) == ("@daily", "Europe/Berlin")
+    assert (jobs[0].timeout, jobs[0].retry) == (30.0, Retry(base=3, cap=9))
+    assert (jobs[3].repeat_interval, jobs[3].timezone, jobs[3].timeout) == ("@daily", "Europe/Berlin", 5.0)
     assert [monque.jobs.get(job.id) for job in jobs] == jobs
     assert monque_database["monque_jobs"].count_documents({}) == 8
     assert monque.enqueue("a", unique_key="k") == jobs[0]
