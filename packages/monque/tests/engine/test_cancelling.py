@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
 
 # No beat comes by itself while a test waits.
 NO_BEATS = Lease(timeout=3600)
-
-
-@pytest.fixture
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return import_module("run_handlers")
 
 
 def quiet(bench: Bench, **options: Any) -> Monque:

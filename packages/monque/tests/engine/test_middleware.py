@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,12 +21,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 60
 ONCE = Retry(max_retries=1)
-
-
-@pytest.fixture
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return import_module("run_handlers")
 
 
 def noting(notes: list[str], name: str) -> Callable[[Job[Any]], AbstractAsyncContextManager[None]]:

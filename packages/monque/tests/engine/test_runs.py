@@ -9,7 +9,6 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +39,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 60
 CLAIM = {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInterval"}
-
-
-@pytest.fixture
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of handlers, by a name under which other processes find it, too."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return import_module("run_handlers")
 
 
 @pytest.fixture
