@@ -74,6 +74,7 @@ def die_once(at: str) -> None:
 
 
 def whereabouts(job: Job[dict[str, Any]]) -> list[object]:
+    job.progress(0.5, "half")
     return [os.getpid(), threading.current_thread() is threading.main_thread(), job.data]
 
 

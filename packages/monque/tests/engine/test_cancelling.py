@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,8 @@ from .support import NO_POLLS, Gate, Record, working
 from .test_runs import PATIENCE, is_alive, lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from monque import Monque
 
     from .support import Bench, Lab

@@ -243,7 +243,7 @@ async def test_the_time_limit_of_a_document_is_heeded(bench: Bench) -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_handler_runs_in_a_process(bench: Bench, handlers: Any) -> None:
+async def test_a_handler_runs_in_a_process_and_is_heard(bench: Bench, handlers: Any) -> None:
     monque = bench.monque()
     monque.worker("far", handlers.whereabouts, run_in="process", store_result=True)
     async with working(monque):
@@ -253,6 +253,7 @@ async def test_a_handler_runs_in_a_process(bench: Bench, handlers: Any) -> None:
         assert is_alive(pid)
     assert pid != os.getpid()
     assert (in_main_thread, data) == (True, {"a": 1})
+    assert document["progress"]["fraction"] == 0.5
     assert not is_alive(pid)
 
 
