@@ -3,7 +3,7 @@
     python benchmarks/handlers.py [--jobs 1000] [--uri mongodb://…] [--json FILE]
 
 Of 100 jobs 5 hang until their time is up, 5 hang until they are cancelled from outside, 2 crash (in a process: by
-SIGKILL), and all others do some work: an HTTP request on the loop, hashing a file in a thread, compressing in a process.
+SIGKILL), and all others do some work: HTTP on the loop, hashing in a thread, compressing in a process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from _common import Row, percentile, scratch, server, table
 
-from monque import Job, JobFilter, Monque, Options, Retry, Timeout
+from monque import Job, JobFilter, JobStatus, Monque, Options, Retry, Timeout
 from monque.testing import eventually
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _job(number: int, at: str) -> tuple[str, dict[str, str]]:
 async def _cancel(outside: Monque) -> None:
     """Cancel what is at work and would never end."""
     while True:
-        await outside.jobs.cancel_many(JobFilter(name="endless", status="processing"))
+        await outside.jobs.cancel_many(JobFilter(name="endless", status=JobStatus.PROCESSING))
         await asyncio.sleep(0.25)
 
 

@@ -17,5 +17,5 @@ def test_a_few_jobs_end_as_they_should_in_every_place(monque_server: str, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(told.read_text())
     counts = {row[""]: [row[name] for name in ("completed", "late", "crashed", "cancelled")] for row in rows}
-    assert counts == dict.fromkeys(("loop", "thread", "process"), [17, 1, 1, 1])
+    assert counts == {place: [17, 1, 1, 1] for place in ("loop", "thread", "process")}
     assert "lag p99, ms" in done.stdout

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,3 +39,10 @@ def lab(private_server: str) -> Generator[Lab]:
     yield lab
     lab.heal()
     lab.close()
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of handlers, by a name under which other processes find it, too."""
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
+    return import_module("run_handlers")

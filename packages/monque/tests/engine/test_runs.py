@@ -9,7 +9,6 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,21 +42,18 @@ CLAIM = {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInter
 
 
 @pytest.fixture
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of handlers, by a name under which other processes find it, too."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return import_module("run_handlers")
-
-
-@pytest.fixture
 def little_time_to_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_CLEAN_UP", 0.3)
 
 
 async def lines(path: Path, number: int = 1) -> list[str]:
     """What a handler has noted, once it is that much."""
-    await eventually(lambda: path.exists() and path.read_text().count("\n") >= number, timeout=PATIENCE)
-    return path.read_text().splitlines()
+
+    def written() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    await eventually(lambda: len(written()) >= number, timeout=PATIENCE)
+    return written()
 
 
 async def settled(bench: Bench, job: Job[Any], status: str = "completed") -> Document:
@@ -65,6 +61,20 @@ async def settled(bench: Bench, job: Job[Any], status: str = "completed") -> Doc
         lambda: bench.find(job)["status"] == status and not CLAIM & bench.find(job).keys(), timeout=PATIENCE
     )
     return bench.find(job)
+
+
+async def has_settled(bench: Bench, job: Job[Any]) -> Document:
+    """What is written of a job, whatever that is, once it has run."""
+    await eventually(lambda: "settledBy" in bench.find(job), timeout=PATIENCE)
+    return bench.find(job)
+
+
+async def was_renewed_for(bench: Bench, job: Job[Any], seconds: float) -> None:
+    def age() -> float:
+        document = bench.find(job)
+        return float((document["lastHeartbeat"] - document["lockedAt"]).total_seconds())
+
+    await eventually(lambda: age() > seconds, timeout=PATIENCE)
 
 
 def is_alive(pid: int) -> bool:
@@ -233,7 +243,7 @@ async def test_the_time_limit_of_a_document_is_heeded(bench: Bench) -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_handler_runs_in_a_process(bench: Bench, handlers: Any) -> None:
+async def test_a_handler_runs_in_a_process_and_is_heard(bench: Bench, handlers: Any) -> None:
     monque = bench.monque()
     monque.worker("far", handlers.whereabouts, run_in="process", store_result=True)
     async with working(monque):
@@ -243,6 +253,7 @@ async def test_a_handler_runs_in_a_process(bench: Bench, handlers: Any) -> None:
         assert is_alive(pid)
     assert pid != os.getpid()
     assert (in_main_thread, data) == (True, {"a": 1})
+    assert document["progress"]["fraction"] == 0.5
     assert not is_alive(pid)
 
 
@@ -285,7 +296,7 @@ async def test_a_process_that_dies_fails_its_job_alone(bench: Bench, handlers: A
         await lines(Path(beside))
         job = await monque.enqueue("dies", {"at": at})
         document = await settled(bench, job)
-        Path(go).touch()
+        (tmp_path / "go").touch()
         assert (await settled(bench, other))["failCount"] == 0
     assert [failure["error"].split(":")[0] for failure in document["errors"]] == ["ProcessDiedError"]
     assert "SIGKILL" in document["errors"][0]["error"]
@@ -304,11 +315,8 @@ async def test_leases_are_renewed_while_threads_and_processes_block(
         near = await monque.enqueue("near")
         far = await monque.enqueue("far", {"at": str(tmp_path / "at"), "go": str(go)})
         await lines(tmp_path / "at")
-        began = bench.find(far)["lockedAt"]
         for job in (near, far):
-            await eventually(
-                lambda job=job: (bench.find(job)["lastHeartbeat"] - began).total_seconds() > 2, timeout=PATIENCE
-            )
+            await was_renewed_for(bench, job, 2)
         go.touch()
         runs.go.set()
         for job in (near, far):
@@ -378,8 +386,7 @@ async def test_verdicts_are_understood_wherever_they_are_said(
         jobs = {verdict: await monque.enqueue("says", {"verdict": verdict, "aloud": aloud}) for verdict in WRITTEN}
         for verdict, job in jobs.items():
             written = WRITTEN[verdict]
-            await eventually(lambda job=job: bench.find(job).get("settledBy"), timeout=PATIENCE)
-            document = bench.find(job)
+            document = await has_settled(bench, job)
             assert {field: document.get(field) for field in written} == written
             is_later = (document["nextRunAt"] - document["createdAt"]).total_seconds() > 3000
             assert is_later == (written["status"] == "pending")
