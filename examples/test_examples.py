@@ -54,6 +54,9 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_transactions(self) -> None:
+        assert run("transactions.py") == ["ada -30", "grace 30"]
+
 
 def test_every_example_has_a_test() -> None:
     assert {f"test_{Path(example).stem}" for example in EXAMPLES} <= set(dir(TestExamples))
