@@ -144,7 +144,7 @@ async def test_a_process_that_is_frozen_for_longer_than_its_lease_doubles_nothin
     frozen = start()
     async with Monque(uri) as monque:
         data = {"from": 0, "to": 1, "cents": 1, "transfer": 1, "seconds": 0.5}
-        job = await monque.enqueue("transfer", data)
+        await monque.enqueue("transfer", data)
         await patiently(lambda: statuses(bank) == {"processing": 1})
         os.kill(frozen, signal.SIGSTOP)
         start()
