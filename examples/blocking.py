@@ -42,7 +42,8 @@ def main() -> None:
         monque = stack.enter_context(Monque(client.get_default_database("shop")))
         monque.now("warm-up")  # transactions are quicker when the collections exist
         with ThreadPoolExecutor(5) as threads:
-            list(threads.map(lambda number: order(client, monque, number), range(1, 11)))
+            for number in range(1, 11):
+                threads.submit(order, client, monque, number)
         jobs = client.get_default_database("shop")["monque_jobs"]
         print("to ship:", *sorted(job["data"]["order"] for job in jobs.find({"name": "ship"})))
 

@@ -33,8 +33,32 @@ class TestExamples:
         assert sorted(refused) == ["order 10: sold out", "order 5: sold out"]
         assert shipped == "to ship: 1 2 3 4 6 7 8 9"
 
+    def test_handlers(self) -> None:
+        lines = run("handlers.py")
+        assert sorted(lines[:2]) == [
+            "read: FileNotFoundError, retried: False",
+            "wait: JobTimeoutError, retried: False",
+        ]
+        assert lines[2:] == [
+            "wait: on the loop",
+            "read: in a thread",
+            "digest: in another process",
+            "remind later: pending",
+            "remind no: cancelled",
+        ]
+
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
+
+    def test_results(self) -> None:
+        assert run("results.py") == [
+            "6 words, the longest is 'not'",
+            "  at the end: 100%, read 'be'",
+            "  WARNING a long text",
+            '2 words, the longest is "all\'s"',
+            "  at the end: 100%, read 'well'",
+            "failed: ValueError: max() arg is an empty sequence",
+        ]
 
     def test_retries(self) -> None:
         lines = run("retries.py")
@@ -56,6 +80,11 @@ class TestExamples:
 
     def test_transactions(self) -> None:
         assert run("transactions.py") == ["ada -30", "grace 30"]
+
+    def test_typed(self) -> None:
+        problem, *done = run("typed.py")
+        assert problem.startswith("data['price']: expected ")
+        assert done == ["book for 12.50 until 01 March", "Your book to ada@example.org"]
 
 
 def test_every_example_has_a_test() -> None:

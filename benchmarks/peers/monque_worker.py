@@ -48,7 +48,7 @@ async def pace(asked: Order) -> None:
 async def work(asked: Order) -> None:
     tally, all_done = Tally(asked.jobs), asyncio.Event()
 
-    async def note(job: Job[dict[str, float]]) -> None:
+    async def note(job: Job[Any]) -> None:
         tally.entered(job.data[CALLED])
 
     def count(_: JobCompleteEvent) -> None:

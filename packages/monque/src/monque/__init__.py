@@ -19,13 +19,18 @@ from monque.errors import (
     InvalidJobIdentifierError,
     InvalidPayloadError,
     InvalidResultError,
+    JobCancelledError,
     JobDocumentError,
+    JobFailedError,
+    JobMissingError,
     JobStateError,
     JobTimeoutError,
     LeaseExpiredError,
     MonqueError,
     PayloadTooLargeError,
     ProcessDiedError,
+    ResultError,
+    ResultTimeoutError,
     ShutdownTimeoutError,
     StuckHandlerError,
     TransactionsUnavailableError,
@@ -50,8 +55,9 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
-from monque.options import Concurrency, Lease, Options, Polling, Retry, Timeout
+from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
 from monque.outcome import Cancel, Fail, RetryIn, Snooze
 from monque.router import Router
 from monque.worker import Worker
@@ -80,15 +86,19 @@ __all__ = [
     "InvalidPayloadError",
     "InvalidResultError",
     "Job",
+    "JobCancelledError",
     "JobCancelledEvent",
     "JobCompleteEvent",
     "JobDeletedEvent",
     "JobDocumentError",
     "JobErrorEvent",
     "JobFailEvent",
+    "JobFailedError",
     "JobFailure",
     "JobFilter",
+    "JobHandle",
     "JobLostEvent",
+    "JobMissingError",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
@@ -111,6 +121,9 @@ __all__ = [
     "Polling",
     "ProcessDiedError",
     "Progress",
+    "ResultError",
+    "ResultTimeoutError",
+    "Retention",
     "Retry",
     "RetryIn",
     "Router",

@@ -20,18 +20,19 @@ from monque import events as ev
 from monque._agenda import Agenda, Spread
 from monque._batching import Batcher
 from monque._execution import Executor, ended_with
+from monque._journal import Journal
 from monque._lease import LeaseKeeper, Reports
 from monque._recovery import Recovery, plan_recovery
-from monque._retry import policy
+from monque._retry import policy, policy_of_document
 from monque._scope import Scope
-from monque._settlement import Finished, finish, plan
+from monque._settlement import Finished, finish, plan, without_result
 from monque._store.flow import OLDEST_LEASES, Settled
 from monque._store.search import due_by
 from monque._timetable import Timetable
 from monque._transaction import InDoubtError, Steps, transact
 from monque._upkeep import happens_within
 from monque._wakeup import Hint, Wakeup
-from monque.errors import JobTimeoutError, MonqueError, ShutdownTimeoutError, StuckHandlerError
+from monque.errors import JobTimeoutError, MonqueError, ResultError, ShutdownTimeoutError, StuckHandlerError
 from monque.options import Timeout, seconds
 from monque.outcome import COMMITTED, COMPLETED, RELEASED, Completed, Failed
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from monque._clock import ServerClock
     from monque._store.flow import Claimed, Flow
     from monque._store.search import Candidate
+    from monque._transitions import Transition
     from monque.job import Job
     from monque.options import Options, Retry
     from monque.outcome import Outcome
@@ -85,8 +87,8 @@ class _Run(Scope):
 
     __slots__ = ("committed", "has_begun", "is_settled", "is_settling", "task", "timers", "token", "worker")
 
-    def __init__(self, job: Job[Any], token: str, worker: AnyWorker) -> None:
-        super().__init__(job)
+    def __init__(self, job: Job[Any], token: str, worker: AnyWorker, journal: Journal | None = None) -> None:
+        super().__init__(job, journal, worker.keep_logs)
         self.token = token
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
@@ -119,6 +121,7 @@ class Engine:
         self._flow = flow
         self._workers = workers
         self._options = options
+        self._retention = options.retention or None
         self._executor = executor
         self._events = events
         self._clock = clock
@@ -136,6 +139,7 @@ class Engine:
         self._held: dict[ObjectId, str] = {}
         # Jobs whose leases are left alone: their documents are being changed in a transaction.
         self._unrenewed: set[ObjectId] = set()
+        self._journal = Journal(self._remark, self._report, clock, held_back=self._unrenewed)
         self._keeper = LeaseKeeper(
             flow.collection,
             self._held,
@@ -164,8 +168,9 @@ class Engine:
             while self._claims:
                 await asyncio.wait(self._claims)
             await self._finish_running()
-            await self._executor.close()
+            await self._end_processes()
             await self._settles.flush()
+            await self._journal.close()
 
     @asynccontextmanager
     async def _hearing_of_cancellations(self) -> AsyncGenerator[None]:
@@ -385,7 +390,7 @@ class Engine:
                 self._settles.add(Finished(job, token, RELEASED))
         else:
             for job in claimed.jobs:
-                self._start(_Run(job, token, self._workers[job.name]))
+                self._start(_Run(job, token, self._workers[job.name], self._journal))
             slots.subtract(job.name for job in claimed.jobs)
         if claimed.unreadable:
             changes = [transitions.reject(job, token, reason=str(error)) for job, error in claimed.unreadable.items()]
@@ -431,7 +436,11 @@ class Engine:
         if outcome is RELEASED and not self.is_stopping:
             # Nobody but a stop gives jobs back: the handler has cancelled itself.
             outcome = Failed(asyncio.CancelledError())
-        return Finished(run.job, run.token, outcome, time.perf_counter() - started)
+        return self._finished(run, outcome, time.perf_counter() - started)
+
+    def _finished(self, run: _Run, outcome: Outcome, duration: float) -> Finished:
+        retention = self._retention if run.worker.retention is None else run.worker.retention
+        return Finished(run.job, run.token, outcome, duration, retention=retention)
 
     async def _transact(self, run: _Run) -> Outcome:
         """Run the handler and settle the job in one transaction. Renewing its lease meanwhile would get in the way."""
@@ -460,19 +469,24 @@ class Engine:
         if run.is_settled or self._held.get(run.job.id) != run.token:
             return False  # it was given up, and that was told
         run.is_settling = True
-        run.committed = Finished(run.job, run.token, outcome, time.perf_counter() - began)
-        if await self._write_in(session, run, run.committed):
+        finished = self._finished(run, outcome, time.perf_counter() - began)
+        remark = self._journal.tear_out((run.job.id, run.token))
+        if await self._write_in(session, run, finished, remark):
             return True
         # The claim is gone, or the job was given a schedule or a follow-up meanwhile.
         job = await self._ask(self._flow.reread(run.job.id, run.token, session))
-        if job is not None and await self._write_in(session, run, replace(run.committed, job=job, repeat_at=None)):
+        if job is not None and await self._write_in(session, run, replace(finished, job=job), remark):
             return True
         self._lose(run)
         return False
 
-    async def _write_in(self, session: AsyncClientSession, run: _Run, finished: Finished) -> bool:
+    async def _write_in(
+        self, session: AsyncClientSession, run: _Run, finished: Finished, remark: Transition | None
+    ) -> bool:
         run.committed = self._decide(finished)
         (change,) = plan([run.committed], now=self._clock.now())
+        if remark is not None:
+            change = transitions.with_remark(change, remark)
         return await self._ask(self._flow.settle_in(session, change))
 
     async def _is_still_held(self, run: _Run) -> bool:
@@ -507,7 +521,7 @@ class Engine:
             self._events.emit(ev.JobErrorEvent, StuckHandlerError(run.job, duration), run.job)
             if run.ending is not None and self._held.get(run.job.id) == run.token:
                 run.is_settled = True
-                self._settles.add(self._decide(Finished(run.job, run.token, Failed(run.ending), duration)))
+                self._settles.add(self._decide(self._finished(run, Failed(run.ending), duration)))
 
     def _decide(self, finished: Finished) -> Finished:
         """What follows from an outcome; for most, nothing does."""
@@ -517,8 +531,14 @@ class Engine:
         return finish(finished, retry=self._retry(job), now=self._clock.now())
 
     def _retry(self, job: Job[Any]) -> Retry:
-        worker = self._workers.get(job.name)
-        return policy((worker and worker.retry) or self._options.retry, job.retry)
+        return policy(self._usual_retry(job.name), job.retry)
+
+    def _max_attempts(self, lease: Mapping[str, Any]) -> int:
+        return policy_of_document(self._usual_retry(lease.get("name")), lease).max_retries
+
+    def _usual_retry(self, name: object) -> Retry:
+        worker = self._workers.get(name) if isinstance(name, str) else None
+        return (worker and worker.retry) or self._options.retry
 
     def _current_job(self) -> Job[Any] | None:
         """The job whose handler has the event loop at this moment; asked from another thread."""
@@ -537,7 +557,15 @@ class Engine:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
+    async def _remark(self, changes: list[Transition]) -> None:
+        refused = await self._persist(lambda: self._flow.remark(changes))
+        for error in refused.values() if refused else ():
+            self._report(error)
+
     async def _settle(self, finished: list[Finished]) -> None:
+        if not self._journal.is_blank:
+            # Once they are settled, what they said last could not be written any more.
+            await self._journal.flush((run.job.id, run.token) for run in finished)
         held = [run for run in finished if self._is_held(run)]
         try:
             settled = (
@@ -606,6 +634,10 @@ class Engine:
     def _close(self, run: Finished, settled: Settled) -> None:
         """The outcome is written, or never will be: say so."""
         job = run.job
+        if settled.refused and job.id in settled.refused and _has_result(run.outcome):
+            # The job as a whole may have become too large with it. What its handler did has happened, with or without.
+            self._settles.add(replace(run, outcome=without_result(settled.refused[job.id])))
+            return
         self._let_go(run)
         if settled.lost and job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
@@ -617,6 +649,8 @@ class Engine:
     def _announce(self, run: Finished) -> None:
         if isinstance(run.outcome, Completed):
             self._events.emit(ev.JobCompleteEvent, run.job, run.duration)
+            if run.outcome.problem is not None:
+                self._events.emit(ev.JobErrorEvent, ResultError(run.job.id, run.outcome.problem), run.job)
         elif isinstance(run.outcome, Failed):
             self._events.emit(ev.JobFailEvent, run.job, run.outcome.error, run.retry_at is not None)
         if run.next_run_at is not None:
@@ -639,7 +673,7 @@ class Engine:
             [lease for lease in survey.leases if lease["_id"] not in self._held],
             now=survey.now or self._clock.now(),
             timeout=self._lease,
-            max_attempts=self._options.retry.max_retries,
+            max_attempts=self._max_attempts,
         )
         next_expiry = recovery.next_expiry
         if await self._recover(recovery) < len(recovery.requeue) + len(recovery.fail):
@@ -678,6 +712,13 @@ class Engine:
             self._report(ShutdownTimeoutError(time.monotonic() - self._stopped, late))
             await self._wait_for_running(_CLEAN_UP, asyncio.Event())
 
+    async def _end_processes(self) -> None:
+        """End the processes; handlers at work in them end with them, and their jobs are given back."""
+        await self._executor.close()
+        ending = [run.task for run in self._running if run.task is not None and run.worker.run_in == "process"]
+        if ending:
+            await asyncio.wait(ending, timeout=_CLEAN_UP)
+
     async def _wait_for_running(self, timeout: float, cut_short: asyncio.Event) -> None:
         deadline = time.monotonic() + timeout
         cut = asyncio.ensure_future(cut_short.wait())
@@ -685,3 +726,7 @@ class Engine:
             tasks = [run.task for run in self._running if run.task is not None]
             await asyncio.wait([*tasks, cut], timeout=left, return_when=asyncio.FIRST_COMPLETED)
         cut.cancel()
+
+
+def _has_result(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completed) and outcome.result is not None

@@ -8,16 +8,22 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bson.codec_options import DEFAULT_CODEC_OPTIONS
+
 from monque._child import Reference
+from monque._intake import measure
 from monque._processes import ProcessPool
+from monque._records import kept
 from monque._scope import enter
-from monque._settlement import outcome_of
+from monque._settlement import outcome_of, reason
 from monque._threads import start_in_thread
 from monque.job import Job
 from monque.outcome import COMPLETED, RELEASED, Completed, Failed, Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
+
+    from bson.codec_options import CodecOptions
 
     from monque._scope import Scope
     from monque.worker import AnyWorker
@@ -28,9 +34,17 @@ Middleware = Callable[[Job[Any]], AbstractAsyncContextManager[object]]
 class Executor:
     """Runs handlers, each in its place, within the middleware."""
 
-    def __init__(self, middleware: Sequence[Middleware]) -> None:
+    def __init__(
+        self,
+        middleware: Sequence[Middleware],
+        *,
+        codec: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+        max_result_bytes: int = 1_000_000,
+    ) -> None:
         self._middleware = middleware
-        self._processes = ProcessPool("monque._scope:in_child")
+        self._codec = codec
+        self._max_result_bytes = max_result_bytes
+        self._processes = ProcessPool("monque._records:in_child")
 
     async def close(self) -> None:
         """End the processes there are; a handler at work in one ends with it."""
@@ -39,35 +53,54 @@ class Executor:
     async def execute(self, worker: AnyWorker, run: Scope) -> Outcome:
         """Run the handler and say what came of it."""
         enter(run)
+        is_plain = not self._middleware and not worker.keep_logs
         try:
-            returned = await (self._within(worker, run) if self._middleware else self._call(worker, run))
+            returned = await (self._call(worker, run) if is_plain else self._within(worker, run))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
             return ended_with(error, run)
         if isinstance(returned, Verdict):
             return outcome_of(returned, returned)
-        return COMPLETED if not worker.store_result else Completed(returned)
+        return COMPLETED if not worker.store_result else self._with_result(worker, returned)
+
+    def _with_result(self, worker: AnyWorker, returned: object) -> Completed:
+        """The job has completed, whatever becomes of its result."""
+        try:
+            result = worker.payload.dump_result(returned)
+            size = measure("result", result, self._codec)
+        except Exception as error:  # noqa: BLE001  the result's own code may take part in it
+            return Completed(problem=reason(error))
+        if size <= self._max_result_bytes:
+            return Completed(result)
+        return Completed(
+            problem=f"result: expected at most {self._max_result_bytes:,} bytes of BSON, got {size:,}; store the "
+            "content elsewhere (GridFS, object storage) and return a reference to it, or raise max_result_bytes"
+        )
 
     async def _within(self, worker: AnyWorker, run: Scope) -> object:
         async with AsyncExitStack() as stack:
+            if worker.keep_logs:
+                stack.enter_context(kept())
             for middleware in self._middleware:
                 await stack.enter_async_context(middleware(run.job))
             return await self._call(worker, run)
         return None  # the middleware has swallowed an exception
 
-    async def _call(self, worker: AnyWorker, run: Scope) -> object:
+    def _call(self, worker: AnyWorker, run: Scope) -> Awaitable[object]:
         if worker.run_in == "loop":
-            return await worker.handler(run.job)
+            return worker.handler(run.job)
         args, kwargs = worker.payload.arguments(run.job)
         if worker.run_in == "thread":
             call = partial(worker.function, *args, **kwargs)
-            return await _outlast(start_in_thread(call, name=f"monque-{worker.name}"))
-        return await self._in_process(worker, run, args, kwargs)
+            return _outlast(start_in_thread(call, name=f"monque-{worker.name}"))
+        return self._in_process(worker, run, args, kwargs)
 
     async def _in_process(self, worker: AnyWorker, run: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         call = (Reference.of(worker.function), args, kwargs)
-        process = self._processes.start(_HERE, call, context={"job": run.job}, heard=run.note)
+        process = self._processes.start(
+            _HERE, call, context={"job": run.job, "keep_logs": run.keep_logs}, heard=run.note
+        )
         while not process.done.done():
             try:
                 await asyncio.wait([process.done])
@@ -106,4 +139,8 @@ def ended_with(error: BaseException, run: Scope) -> Outcome:
     if task is None or not task.cancelling():
         return Failed(error)
     # The engine has told it to end, and whatever the handler raises on its way out then is not its fault.
-    return RELEASED if run.ending is None else Failed(run.ending)
+    if run.ending is None:
+        return RELEASED
+    if run.ending is not error and run.ending.__cause__ is None:
+        run.ending.__cause__ = error  # its traceback shows where the handler was
+    return Failed(run.ending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,8 @@ from bson import ObjectId
 
 from monque._names import check_job_name, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
-from monque.job import JobStatus, make_job
-from monque.options import Duration, is_duration, seconds
+from monque.job import COUNTABLE, JobStatus, make_job
+from monque.options import Duration, Retry, is_duration, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,8 +35,8 @@ _CONTAINERS = (Mapping, list, tuple)
 _FLAT = {str, int, float, bool, type(None), datetime, ObjectId, bytes}
 # MongoDB refuses documents of more than 100 levels; the job itself is one of them.
 _DEEPEST = 98
-# MongoDB's limit for a document, less what the other fields of a job can take.
-LARGEST_PAYLOAD = 16 * 1024 * 1024 - 32 * 1024
+# MongoDB's limit for a document, less what the other fields of a job can take; failures with tracebacks need the most.
+LARGEST_PAYLOAD = 16 * 1024 * 1024 - 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class NewJob:
         unique_key: At most one job of this name and key is pending or processing.
         priority: -10 … 10, the higher runs first; None is 0, the normal one.
         on_conflict: What happens if the unique key is taken.
+        timeout: How long a run may take, instead of what its worker says.
+        retry: What happens after a failure, instead of what its worker says.
 
     Example:
         >>> NewJob(name="send-email", data={"to": "a@b.c"}, delay=60).name
@@ -63,6 +66,8 @@ class NewJob:
     unique_key: str | None = None
     priority: int | None = None
     on_conflict: OnConflict = "return"
+    timeout: Duration | None = None
+    retry: Retry | None = None
 
 
 _FIELDS = {field.name for field in fields(NewJob)}
@@ -117,6 +122,8 @@ def measured_job(
         updated_at=now,
         unique_key=request.unique_key,
         priority=_priority(request.priority),
+        timeout=None if request.timeout is None else _timeout(request.timeout),
+        retry=None if request.retry is None else _retry(request.retry),
     )
     return job, size
 
@@ -183,19 +190,49 @@ def _priority(priority: object) -> int:
     return priority
 
 
+def _timeout(timeout: object) -> float:
+    """In seconds, cut to the milliseconds that are stored."""
+    if is_duration(timeout) and (length := math.floor(seconds(timeout) * 1000)) > 0:
+        return length / 1000
+    expected = "a timedelta or a number of seconds, at least 0.001, at most 1,000 years"
+    raise InvalidArgumentError("timeout", timeout, expected)
+
+
+def _retry(retry: object) -> Retry:
+    if not isinstance(retry, Retry):
+        raise InvalidArgumentError("retry", retry, "a Retry")
+    if retry.on:
+        raise InvalidArgumentError(
+            "retry", retry, "a Retry without `on`, since functions cannot be stored; give that one to the worker"
+        )
+    if retry.max_retries >= COUNTABLE:
+        raise InvalidArgumentError("retry", retry, "a Retry with max_retries below 2^53")
+    # As it is read again, so that the job returned equals the job stored.
+    return Retry(retry.max_retries, seconds(retry.base), seconds(retry.cap), float(retry.jitter))
+
+
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:
     """Refuse what cannot be stored; the size of what can, in bytes."""
-    if not _is_shallow(data):
-        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
-        raise InvalidPayloadError("data", type(data), expected)
-    try:
-        size = len(bson.encode({"data": data}, codec_options=codec))
-    except Exception as error:
-        raise _misfit(data, "data", codec, error) from error
+    size = measure("data", data, codec)
     maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
     if size > maximum:
         raise PayloadTooLargeError(size, maximum)
     return size
+
+
+def measure(field: str, value: object, codec: CodecOptions[Any]) -> int:
+    """How many bytes a field of this value takes.
+
+    Raises:
+        InvalidPayloadError: BSON cannot hold it.
+    """
+    if not _is_shallow(value):
+        expected = f"at most {_DEEPEST} levels of nesting, in a value that does not contain itself"
+        raise InvalidPayloadError(field, type(value), expected)
+    try:
+        return len(bson.encode({field: value}, codec_options=codec))
+    except Exception as error:
+        raise _misfit(value, field, codec, error) from error
 
 
 def _is_shallow(data: Any) -> bool:  # noqa: ANN401  whatever BSON can hold

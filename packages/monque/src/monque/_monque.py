@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import signal
 import threading
 import time
@@ -23,12 +24,13 @@ from monque._engine import Engine
 from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
 from monque._producer import Producer
+from monque._results import Waiting
 from monque._store import indexes
 from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
 from monque._upkeep import outlast, repeatedly
-from monque.errors import ConfigurationError, ConnectionError
+from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
 from monque.options import Options, seconds
 from monque.router import Router, check_router
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from monque._intake import OnConflict
     from monque.job import Job
-    from monque.options import Duration
+    from monque.options import Duration, Retry
 
 M = TypeVar("M", bound=Middleware)
 
@@ -61,8 +63,10 @@ class _Connected:
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
+        self.waiting = Waiting(self.flow.endings, events)
         self.producer = Producer(self.flow, self.clock, options, workers)
-        self.jobs = Jobs(self.collection, self.clock, events, self.notice)
+        self.jobs = Jobs(self.collection, self.clock, events, self.notice, self.waiting.result, options.retention)
+        self.expires = False
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
 
@@ -171,9 +175,19 @@ class Monque(Declares):
             await connected.read_clock()
             if self._options.create_indexes:
                 await indexes.create(connected.collection)
+                await self._prepare_expiry(connected)
         await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
         stack.push_async_callback(connected.producer.flush)
+        stack.push_async_callback(connected.waiting.close)
         return connected
+
+    async def _prepare_expiry(self, connected: _Connected) -> None:
+        """See to it that the server deletes jobs, if any are to be deleted by what has been said so far."""
+        retains = self._options.retention or any(worker.retention for worker in self._workers.all())
+        if retains and self._options.create_indexes and not connected.expires:
+            with driver_errors("create the index for the retention"):
+                await indexes.create_expiry(connected.collection)
+            connected.expires = True
 
     def _connection(self) -> _Connected:
         if self._connected is None:
@@ -192,6 +206,8 @@ class Monque(Declares):
         unique_key: str | None = None,
         priority: int | None = None,
         on_conflict: OnConflict = "return",
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
@@ -206,9 +222,12 @@ class Monque(Declares):
                 made.
             priority: -10 … 10, the higher runs first; 0 is normal.
             on_conflict: What happens to the job that has the unique key. `"return"`: nothing. `"replace"`: while it is
-                pending it gets this data, time and priority; while it is processing, as `"run_after"`. `"run_after"`:
-                while it is processing, it runs once more afterwards, with this data, time and priority; while it is
-                pending, nothing, since its run is yet to come. `"raise"`: nothing, and the call raises.
+                pending it becomes what this one would be; while it is processing, as `"run_after"`. `"run_after"`:
+                while it is processing, it runs once more afterwards, as this one would; while it is pending, nothing,
+                since its run is yet to come. `"raise"`: nothing, and the call raises.
+            timeout: How long a run may take, as a timedelta or in seconds, instead of what its worker says.
+            retry: What happens after a failure, instead of what its worker says; but what that one says about types of
+                exceptions still holds. It cannot have an `on` itself, since functions cannot be stored.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
@@ -239,6 +258,8 @@ class Monque(Declares):
             unique_key=unique_key,
             priority=priority,
             on_conflict=on_conflict,
+            timeout=timeout,
+            retry=retry,
         )
         connected = self._connection()
         with driver_errors("enqueue the job", session):
@@ -250,7 +271,7 @@ class Monque(Declares):
         """Ask for a job to be run at once; the same as `enqueue` without a time."""
         return await self.enqueue(name, data)
 
-    async def schedule(
+    async def schedule(  # noqa: PLR0913  each is something users say
         self,
         expression: str,
         name: str,
@@ -258,13 +279,15 @@ class Monque(Declares):
         *,
         timezone: str = "UTC",
         unique_key: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names.
 
         There is one document for all its runs. Scheduling it again under the same key gives it the new expression,
-        time zone and data. Without a key, one is made of name, expression, time zone and data: scheduling exactly the
-        same again then changes nothing.
+        time zone, data, time limit and retry policy. Without a key, one is made of name, expression, time zone and
+        data: scheduling exactly the same again then changes nothing.
 
         Args:
             expression: Five fields (`0 9 * * 1-5`), six with seconds first, or `@daily` and the like.
@@ -272,6 +295,8 @@ class Monque(Declares):
             data: What the worker needs to know.
             timezone: IANA name of the zone whose clock the expression is read on.
             unique_key: The key that stands for this schedule.
+            timeout: As for `enqueue`, for each run.
+            retry: As for `enqueue`, for each occurrence.
             session: As for `enqueue`.
 
         Returns:
@@ -292,9 +317,10 @@ class Monque(Declares):
             0 9 * * 1-5 Europe/Berlin
         """
         cron = Cron.parse(expression, timezone)
+        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry)
         connected = self._connection()
         with driver_errors("schedule the job", session):
-            job = await connected.producer.schedule(cron, NewJob(name=name, data=data, unique_key=unique_key), session)
+            job = await connected.producer.schedule(cron, request, session)
         connected.notice_jobs([job])
         return job
 
@@ -477,16 +503,22 @@ class Monque(Declares):
         Raises:
             ConnectionError: Not connected yet.
         """
+        await self._prepare_expiry(self._connection())
         self._begin()
 
     def _begin(self) -> asyncio.Task[None]:
         connected = self._connection()
         if connected.work is None:
+            _check_not_spawning()
             logs.attach_runs(self._events)
             connected.engine = Engine(
                 connected.flow,
                 self._workers,
-                Executor(self._middleware),
+                Executor(
+                    self._middleware,
+                    codec=connected.collection.codec_options,
+                    max_result_bytes=self._options.max_result_bytes,
+                ),
                 self._options,
                 events=self._events,
                 clock=connected.clock,
@@ -531,6 +563,7 @@ class Monque(Declares):
             async with self:
                 await self.run()
             return
+        await self._prepare_expiry(self._connected)
         work = self._begin()
         with self._signals():
             try:
@@ -596,3 +629,13 @@ class Monque(Declares):
     def off(self) -> Subscribe:
         """Call a listener no more."""
         return self._events.off
+
+
+def _check_not_spawning() -> None:
+    """Refuse to work in a process of a pool: it imports the program's main module, and that is to start nothing."""
+    # The standard library's own mark, by which it refuses to start processes in such a place.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise MonqueError(
+            "this process is there to run a handler with run_in=\"process\", and importing the program's main module "
+            "has started an instance in it; put what starts the program under `if __name__ == \"__main__\":`"
+        )

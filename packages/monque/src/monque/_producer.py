@@ -17,12 +17,13 @@ from monque._bulk import Batch, Bulk, Item, make_all
 from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job
 from monque._store.errors import TOO_LARGE, driver_errors
 from monque.errors import InvalidArgumentError, PayloadTooLargeError, UniqueKeyConflictError
-from monque.job import JobStatus
+from monque.job import JobStatus, settings_document
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
     from datetime import datetime
 
+    from bson.codec_options import CodecOptions
     from pymongo.asynchronous.client_session import AsyncClientSession
 
     from monque._clock import ServerClock
@@ -114,7 +115,7 @@ class Producer:
         wanted = recurring_job(self.make(request), cron, self._codec)
         while True:
             holder = await self._store_one(wanted, session)
-            if _is_alike(holder, wanted):
+            if _is_alike(holder, wanted, self._codec):
                 return holder
             redefined = await self._flow.redefine(holder, wanted, session)
             if redefined is not None:
@@ -162,7 +163,7 @@ class Producer:
         return await insert.stored
 
     def _size(self, job: Job[Any]) -> int:
-        return len(bson.encode({"data": job.data}, codec_options=self._codec))
+        return len(_encoded(job, self._codec))
 
     def make(self, request: NewJob) -> Job[Any]:
         """Check a request and make the job of it; in any thread."""
@@ -213,9 +214,16 @@ def _concessions(on_conflict: OnConflict, holder: Job[Any], wanted: Job[Any]) ->
     return (waiting, running) if holder.status is JobStatus.PENDING else (running, waiting)
 
 
-def _is_alike(holder: Job[Any], wanted: Job[Any]) -> bool:
-    return (holder.repeat_interval, holder.timezone, holder.data) == (
-        wanted.repeat_interval,
-        wanted.timezone,
-        wanted.data,
-    )
+def _is_alike(holder: Job[Any], wanted: Job[Any], codec: CodecOptions[Any]) -> bool:
+    if _settings(holder) != _settings(wanted):
+        return False
+    # What BSON keeps in another form, such as a Decimal, differs from itself only until it is stored.
+    return holder.data == wanted.data or _encoded(holder, codec) == _encoded(wanted, codec)
+
+
+def _settings(job: Job[Any]) -> tuple[object, ...]:
+    return job.repeat_interval, job.timezone, settings_document(job)
+
+
+def _encoded(job: Job[Any], codec: CodecOptions[Any]) -> bytes:
+    return bson.encode({"data": job.data}, codec_options=codec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,13 @@ class Recovery:
     next_expiry: datetime | None
 
 
-def plan_recovery(leases: Iterable[Lease], *, now: datetime, timeout: float, max_attempts: int) -> Recovery:
+def plan_recovery(
+    leases: Iterable[Lease], *, now: datetime, timeout: float, max_attempts: Callable[[Lease], int]
+) -> Recovery:
     """Sort out which of the leases ran out.
 
     A lease lasts for three heartbeat intervals of whoever took it, or for `timeout` seconds where that is not known.
+    How many attempts a job gets, `max_attempts` says.
     """
     plan = Recovery([], [], None)
     expiries: list[datetime] = []
@@ -45,7 +48,7 @@ def plan_recovery(leases: Iterable[Lease], *, now: datetime, timeout: float, max
         expiry = _expiry(lease, timeout)
         if expiry is not None and expiry > now:
             expiries.append(expiry)
-        elif (attempts := _attempts(lease)) >= max_attempts:
+        elif (attempts := _attempts(lease)) >= max_attempts(lease):
             error = LeaseExpiredError(lease["_id"], attempts)
             plan.fail.append((_give_up(lease, now, str(error)), error))
         else:

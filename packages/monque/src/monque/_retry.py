@@ -5,8 +5,15 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
+from monque.errors import ConfigurationError
+from monque.job import read_retry
 from monque.options import Retry, seconds
+from monque.outcome import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def retry_delay(retry: Retry, fail_count: int) -> timedelta | None:
@@ -20,10 +27,28 @@ def retry_delay(retry: Retry, fail_count: int) -> timedelta | None:
     return timedelta(seconds=min(random.uniform(delay - spread, delay + spread), cap))  # noqa: S311  not a secret
 
 
-def meaning(retry: Retry, error: BaseException) -> object:
-    """What the policy has to say about an exception of this type; None if that is nothing."""
+def meaning(retry: Retry, error: BaseException) -> Verdict | None:
+    """What the policy has to say about an exception of this type; None if that is nothing.
+
+    Raises:
+        ConfigurationError: It says something that means nothing.
+    """
     say = next((retry.on[kind] for kind in type(error).__mro__ if kind in retry.on), None)
-    return None if say is None else say(error)
+    try:
+        said = None if say is None else say(error)
+    except Verdict as raised:
+        said = raised
+    if said is None or isinstance(said, Verdict):
+        return said
+    raise ConfigurationError("retry.on", said, "Snooze, RetryIn, Cancel, Fail or None of its functions")
+
+
+def policy_of_document(retry: Retry, document: Mapping[str, Any]) -> Retry:
+    """The same for a job of which there are a few fields only, and no telling what is in them."""
+    try:
+        return policy(retry, None if document.get("retry") is None else read_retry(document["retry"]))
+    except TypeError:
+        return retry
 
 
 def policy(retry: Retry, own: Retry | None) -> Retry:

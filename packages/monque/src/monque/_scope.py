@@ -25,6 +25,7 @@ class Scope:
     Attributes:
         job: The job, as claimed.
         journal: Takes down what the handler says.
+        keep_logs: How many log records of it are kept.
         should_stop: Whether the handler has been told to end.
         ending: Why, if it is for a reason that makes the run a failure.
         is_lost: Whether it was told so because the claim is gone: nobody waits for it any more.
@@ -32,11 +33,12 @@ class Scope:
         session: The session of the transaction in which the run is settled, if it is.
     """
 
-    __slots__ = ("ending", "is_lost", "is_overdue", "job", "journal", "session", "should_stop")
+    __slots__ = ("ending", "is_lost", "is_overdue", "job", "journal", "keep_logs", "session", "should_stop")
 
-    def __init__(self, job: Job[Any], journal: Journal | None = None) -> None:
+    def __init__(self, job: Job[Any], journal: Journal | None = None, keep_logs: int = 0) -> None:
         self.job = job
         self.journal = journal
+        self.keep_logs = keep_logs
         self.should_stop = self.is_lost = self.is_overdue = False
         self.ending: BaseException | None = None
         self.session: Any = None
@@ -70,7 +72,7 @@ class _Teller:
 @contextmanager
 def in_child(context: dict[str, Any], tell: Callable[[object], None]) -> Generator[None]:
     """Be part of a run whose handler is at work in this process, and that is looked after in another."""
-    token = _scope.set(Scope(context["job"], _Teller(tell)))
+    token = _scope.set(Scope(context["job"], _Teller(tell), context.get("keep_logs", 0)))
     try:
         yield
     finally:

@@ -22,6 +22,7 @@
     reject       processing → failed                   the document is no job
     refuse       pending → failed                      likewise, and it cannot even be claimed
     mend         pending → pending                     what kept it from being claimed is removed
+    remark       processing → processing               its handler has something to say
 
 What the holder of a claim writes is fenced by the claim token: it changes nothing unless the claim still holds. It
 leaves the token behind as `settledBy`, so that a write whose answer was lost can be recognised as done when repeated.
@@ -32,19 +33,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from monque.job import FollowUp, JobStatus, follow_up_document
+from monque.job import FollowUp, JobStatus, follow_up_document, settings_document, small_document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from bson import ObjectId
 
-    from monque.job import Job
+    from monque.job import Job, LogLine, Progress
 
 DELETABLE = tuple(status for status in JobStatus if status is not JobStatus.PROCESSING)
 MOST_FAILURES = 5
 DUE: dict[str, Any] = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
+# What is said about a job beside its data and its time, and may be absent.
+_SETTINGS = ("timeout", "retry")
 _CLAIM_FIELDS = {
     "claimedBy": "",
     "claimToken": "",
@@ -132,7 +135,8 @@ def follow(job: ObjectId, token: str, *, reason: str | None = None) -> Transitio
 
 
 def _following(reason: str | None, **values: str) -> list[dict[str, Any]]:
-    taken_over = {name: f"$followUp.{name}" for name in ("data", "nextRunAt", "priority")}
+    # What is absent there becomes absent here.
+    taken_over = {name: f"$followUp.{name}" for name in ("data", "nextRunAt", "priority", *_SETTINGS)}
     failure = {"failReason": {"$literal": reason}} if reason else {}
     unset = ["followUp", "attempts", *_CLAIM_FIELDS, *(() if reason else ("failReason",))]
     values |= {"status": JobStatus.PENDING.value}
@@ -155,22 +159,57 @@ def fail(job: ObjectId, token: str, *, fail_count: int, reason: str, repeat_inte
     return replace(change, filter={**change.filter, "repeatInterval": repeat_interval, "followUp": None})
 
 
-def with_failure(change: Transition, failure: Mapping[str, Any]) -> Transition:
-    """The same, and it is remembered what went wrong; the latest few failures are kept."""
-    if not isinstance(change.update, dict):
+def with_failure(change: Transition, failure: Mapping[str, Any], *, is_first: bool) -> Transition:
+    """The same, and it is remembered what went wrong; the latest few failures are kept.
+
+    The first of which a list is made takes the place of whatever else is there, to which none could be added.
+    """
+    update = _operators(change)
+    if update is None:
         return change  # it is about something else from now on
+    if is_first:
+        return replace(change, update={**update, "$set": {**update["$set"], "errors": [failure]}})
     kept = {"errors": {"$each": [failure], "$slice": -MOST_FAILURES}}
-    return replace(change, update={**change.update, "$push": kept})
+    return replace(change, update={**update, "$push": kept})
 
 
 def with_result(change: Transition, result: object, problem: str | None) -> Transition:
     """The same, and what the handler returned is kept, or why it cannot be."""
-    if not isinstance(change.update, dict):
+    update = _operators(change)
+    if update is None:
         return change
     kept, gone = ("result", "resultError") if problem is None else ("resultError", "result")
-    update: dict[str, Any] = change.update
     values = {**update["$set"], kept: result if problem is None else problem}
     return replace(change, update={**update, "$set": values, "$unset": {**update["$unset"], gone: ""}})
+
+
+def with_expiry(change: Transition, at: datetime | None) -> Transition:
+    """The same, and the server deletes the jobs at that time, if they are what they are then by that time."""
+    if at is None:
+        return change
+    return replace(change, update={**change.update, "$set": {**change.update["$set"], "expireAt": at}})
+
+
+def remark(
+    job: ObjectId, token: str | None, *, progress: Progress | None, lines: Iterable[LogLine], keep: int
+) -> Transition:
+    """Its handler says how far it has come, or logs something, of which the latest `keep` records are kept."""
+    update: dict[str, Any] = {}
+    if progress is not None:
+        update["$set"] = {"progress": small_document(progress)}
+    if logs := [small_document(line) for line in lines]:
+        update["$push"] = {"logs": {"$each": logs, "$slice": -keep}}
+    return Transition([job], held([job], token), update)
+
+
+def with_remark(change: Transition, remark: Transition) -> Transition:
+    """The same, and what the handler said last."""
+    update = _operators(change)
+    if update is None:
+        return change
+    return replace(
+        change, update={**update, **remark.update, "$set": {**update["$set"], **remark.update.get("$set", {})}}
+    )
 
 
 def snooze(job: ObjectId, token: str, *, next_run_at: datetime) -> Transition:
@@ -266,10 +305,10 @@ def redefine(holder: Job[Any], wanted: Job[Any]) -> tuple[Transition, Transition
     A run that is under way keeps its time; what follows from the new schedule is decided when it is over. The schedule
     also takes the place of a follow-up, as a later one would.
     """
-    values = {"repeatInterval": wanted.repeat_interval, "data": wanted.data}
-    unset = {"$unset": {"followUp": ""} if wanted.timezone else {"timezone": "", "followUp": ""}}
+    values = {"repeatInterval": wanted.repeat_interval, "data": wanted.data, **settings_document(wanted)}
     if wanted.timezone:
         values["timezone"] = wanted.timezone
+    unset = {"$unset": {name: "" for name in ("timezone", "followUp", *_SETTINGS) if name not in values}}
     moved = (holder.repeat_interval, holder.timezone) != (wanted.repeat_interval, wanted.timezone)
     time = {"nextRunAt": wanted.next_run_at} if moved else {}
     return (
@@ -285,7 +324,7 @@ def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
         (JobStatus.FAILED, JobStatus.CANCELLED),
         {
             "$set": {"status": JobStatus.PENDING.value, "failCount": 0, "nextRunAt": now},
-            "$unset": {**_CLAIM_FIELDS, "failReason": "", "attempts": "", "followUp": ""},
+            "$unset": {**_CLAIM_FIELDS, **dict.fromkeys(("failReason", "attempts", "followUp", "expireAt"), "")},
         },
     )
 
@@ -297,18 +336,18 @@ def reschedule(jobs: Sequence[ObjectId], *, run_at: datetime) -> Transition:
 
 def supersede(holder: ObjectId, wanted: Job[Any]) -> Transition:
     """It waits, and does what `wanted` would do instead, when that would; it starts with a clean slate."""
-    values = {"data": wanted.data, "nextRunAt": wanted.next_run_at, "failCount": 0}
-    unset = {"attempts": "", "failReason": "", "followUp": ""}
+    values = {"data": wanted.data, "nextRunAt": wanted.next_run_at, "failCount": 0, **settings_document(wanted)}
     if wanted.priority:
         values["priority"] = wanted.priority
-    else:
-        unset["priority"] = ""
+    gone = [name for name in ("priority", *_SETTINGS) if name not in values]
+    unset = dict.fromkeys(("attempts", "failReason", "followUp", *gone), "")
     return _unscheduled(_manage([holder], (JobStatus.PENDING,), {"$set": values, "$unset": unset}))
 
 
 def follow_up(holder: ObjectId, wanted: Job[Any]) -> Transition:
     """It runs, and afterwards does what `wanted` would do; a later one takes the place of this."""
-    document = follow_up_document(FollowUp(wanted.data, wanted.next_run_at, wanted.priority))
+    wish = FollowUp(wanted.data, wanted.next_run_at, wanted.priority, wanted.timeout, wanted.retry)
+    document = follow_up_document(wish)
     return _unscheduled(_manage([holder], (JobStatus.PROCESSING,), {"$set": {"followUp": document}}))
 
 
@@ -329,6 +368,11 @@ def delete(jobs: Sequence[ObjectId]) -> dict[str, Any]:
 def _manage(jobs: Sequence[ObjectId], statuses: Sequence[JobStatus], update: dict[str, Any]) -> Transition:
     allowed = {"$in": [status.value for status in statuses]}
     return Transition(jobs, {"_id": _ids(jobs), "status": allowed}, {**update, "$currentDate": {"updatedAt": True}})
+
+
+def _operators(change: Transition) -> dict[str, Any] | None:
+    """The operators of its update; None if that is a pipeline."""
+    return None if isinstance(change.update, list) else cast("dict[str, Any]", change.update)
 
 
 def _seen(job: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -354,7 +398,7 @@ def _settle(
     return Transition(jobs, held(jobs, token), update)
 
 
-def held(jobs: Sequence[ObjectId], token: str) -> dict[str, Any]:
+def held(jobs: Sequence[ObjectId], token: str | None) -> dict[str, Any]:
     """The fence: those of `jobs` that are still held by the claim of `token`."""
     return {"_id": _ids(jobs), "status": JobStatus.PROCESSING.value, "claimToken": token}
 

@@ -26,6 +26,11 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── ProcessDiedError          the process that ran a handler ended before the handler did
     ├── HandlerError              what a handler raised in a process, and could not be brought out of it
     ├── InvalidResultError        a handler's result that cannot be brought out of its process
+    ├── ResultError               a handler's result that could not be stored
+    ├── ResultTimeoutError        a job that has not ended while it was waited for
+    ├── JobFailedError            a job that was waited for has failed
+    ├── JobCancelledError         a job that was waited for was cancelled
+    ├── JobMissingError           a job that was waited for does not exist, or no more
     └── EmbeddedError             the embedded MongoDB cannot be found, started or used
 
 Each carries its facts as attributes and says what came, what was expected and what to do. Passwords in connection
@@ -57,13 +62,18 @@ __all__ = [
     "InvalidJobIdentifierError",
     "InvalidPayloadError",
     "InvalidResultError",
+    "JobCancelledError",
     "JobDocumentError",
+    "JobFailedError",
+    "JobMissingError",
     "JobStateError",
     "JobTimeoutError",
     "LeaseExpiredError",
     "MonqueError",
     "PayloadTooLargeError",
     "ProcessDiedError",
+    "ResultError",
+    "ResultTimeoutError",
     "ShutdownTimeoutError",
     "StuckHandlerError",
     "TransactionsUnavailableError",
@@ -87,6 +97,14 @@ def _shown(value: object) -> str:
     except Exception:  # noqa: BLE001  what it raises is not what the message is about
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def text_of(value: object) -> str:
+    """What `str` makes of a value, an exception for instance; not every one can be put into words."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  what it raises is not what the text is about
+        return "(its message cannot be shown)"
 
 
 class MonqueError(Exception):
@@ -422,6 +440,74 @@ class InvalidResultError(MonqueError):
             "return something that can be pickled, or None"
         )
         self.type_name = type_name
+
+
+class ResultError(MonqueError):
+    """A job has completed, but what its handler returned could not be stored.
+
+    Attributes:
+        job_id: The job's id.
+        problem: Why it could not.
+    """
+
+    def __init__(self, job_id: object, problem: str) -> None:
+        super().__init__(f"job {job_id} has completed, but its result could not be stored: {problem}")
+        self.job_id = job_id
+        self.problem = problem
+
+
+class ResultTimeoutError(MonqueError, TimeoutError):
+    """A job had not ended when the time was up for which it was waited for. It goes on.
+
+    Attributes:
+        job_id: The job's id.
+        timeout: How long it was waited for, in seconds.
+        status: What it was then; None if the database has not said so.
+    """
+
+    def __init__(self, job_id: object, timeout: float, status: str | None) -> None:
+        state = "its status is not known, since the database has not answered" if status is None else f"it is {status}"
+        super().__init__(f"job {job_id} has not ended within {timeout:g} s: {state}; wait again, or longer")
+        self.job_id = job_id
+        self.timeout = timeout
+        self.status = status
+
+
+class JobFailedError(MonqueError):
+    """A job that was waited for has failed for good.
+
+    Attributes:
+        job: The job.
+    """
+
+    def __init__(self, job: Job[Any]) -> None:
+        super().__init__(f"{job.name} {job.id} has failed: {job.fail_reason or 'no reason was given'}")
+        self.job = job
+
+
+class JobCancelledError(MonqueError):
+    """A job that was waited for was cancelled.
+
+    Attributes:
+        job: The job.
+    """
+
+    def __init__(self, job: Job[Any]) -> None:
+        why = f": {job.fail_reason}" if job.fail_reason else ""
+        super().__init__(f"{job.name} {job.id} was cancelled{why}")
+        self.job = job
+
+
+class JobMissingError(MonqueError):
+    """There is no such job, or none any more.
+
+    Attributes:
+        job_id: The id.
+    """
+
+    def __init__(self, job_id: object) -> None:
+        super().__init__(f"there is no job {job_id}; it may have been deleted")
+        self.job_id = job_id
 
 
 class EmbeddedError(MonqueError):

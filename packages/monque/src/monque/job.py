@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Mapping,
-)
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from bson import ObjectId
 
 from monque import _scope
 from monque.errors import ConfigurationError, InvalidArgumentError, JobDocumentError, MonqueError
-from monque.options import Retry, seconds
+from monque.options import Retry, is_duration, seconds
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -100,6 +99,8 @@ class FollowUp:
         data: With what data.
         next_run_at: When it is due.
         priority: -10 … 10; the higher runs first.
+        timeout: How long the run may take, in seconds, where that was said for it.
+        retry: The retry policy, where one was given for it.
 
     Example:
         >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
@@ -109,6 +110,8 @@ class FollowUp:
     data: Any
     next_run_at: datetime
     priority: int = 0
+    timeout: float | None = None
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +198,7 @@ class Job(Generic[T]):
             ...         if job.should_stop:
             ...             return
         """
-        run = _scope.current()
+        run = self._run()
         return run is not None and run.should_stop
 
     @property
@@ -205,7 +208,7 @@ class Job(Generic[T]):
         Raises:
             MonqueError: There is none.
         """
-        run = _scope.current()
+        run = self._run()
         if run is None or run.session is None:
             raise MonqueError("there is no transaction here: declare the worker with transaction=True")
         session: AsyncClientSession = run.session
@@ -236,9 +239,14 @@ class Job(Generic[T]):
             raise InvalidArgumentError("fraction", fraction, "a number between 0 and 1")
         if message is not None and not isinstance(message, str):
             raise InvalidArgumentError("message", message, "a text")
-        run = _scope.current()
+        run = self._run()
         if run is not None:
             run.note(Progress(float(fraction), message, datetime.now(UTC)))
+
+    def _run(self) -> _scope.Scope | None:
+        """Its run, if this code is part of that."""
+        run = _scope.current()
+        return run if run is not None and run.job.id == self.id else None
 
 
 def current_job() -> Job[Any]:
@@ -261,7 +269,7 @@ def current_job() -> Job[Any]:
 
 
 # Beyond it, the doubles of other producers are no longer exact.
-_COUNTABLE = 2**53
+COUNTABLE = 2**53
 
 
 def _nothing_but(expected: str) -> Callable[[object], object]:
@@ -281,7 +289,7 @@ _date = _nothing_but("a date between the years 1 and 9999")
 
 def _count(value: object) -> int:
     # Producers without an integer type (JavaScript) store whole numbers as doubles.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_COUNTABLE < value < _COUNTABLE:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -COUNTABLE < value < COUNTABLE:
         raise TypeError("a whole number")
     if value != int(value):
         raise TypeError("a whole number")
@@ -300,13 +308,30 @@ def _follow_up(value: object) -> FollowUp:
     due = parts.get("nextRunAt")
     if not isinstance(due, datetime) or "data" not in parts:
         raise TypeError("a document of data, nextRunAt and maybe priority")
-    return FollowUp(parts["data"], due, _count(parts.get("priority") or 0))
+    timeout, retry = parts.get("timeout"), parts.get("retry")
+    return FollowUp(
+        parts["data"],
+        due,
+        _count(parts.get("priority") or 0),
+        None if timeout is None else _milliseconds(timeout),
+        None if retry is None else read_retry(retry),
+    )
 
 
 def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
     """Write a follow-up; the normal priority stays absent."""
-    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at}
+    document = {"data": follow_up.data, "nextRunAt": follow_up.next_run_at, **settings_document(follow_up)}
     return {**document, "priority": follow_up.priority} if follow_up.priority else document
+
+
+def settings_document(job: Job[Any] | FollowUp) -> dict[str, Any]:
+    """Write the time limit and the retry policy of a job's own, those that it has."""
+    document: dict[str, Any] = {}
+    if job.timeout is not None:
+        document["timeout"] = round(job.timeout * 1000)
+    if job.retry is not None:
+        document["retry"] = _retry_document(job.retry)
+    return document
 
 
 _STATUSES = {status.value: status for status in JobStatus}
@@ -317,14 +342,18 @@ def _anything(value: object) -> object:
 
 
 def _milliseconds(value: object) -> float:
-    return _count(value) / 1000
+    length = _count(value) / 1000
+    if length > 0 and is_duration(length):
+        return seconds(length)
+    raise TypeError("a number of milliseconds, at least 1, at most 1,000 years")
 
 
-def _retry(value: object) -> Retry:
+def read_retry(value: object) -> Retry:
+    """Read a retry policy; anything else raises TypeError with what was expected."""
     if isinstance(value, Mapping):
         policy = cast("Mapping[str, Any]", value)
-        with suppress(KeyError, ConfigurationError):
-            return Retry(policy["maxRetries"], policy["base"], policy["cap"], policy["jitter"])
+        with suppress(KeyError, TypeError, ConfigurationError):
+            return Retry(_count(policy["maxRetries"]), policy["base"], policy["cap"], policy["jitter"])
     raise TypeError("a retry policy as Monque writes it")
 
 
@@ -335,6 +364,14 @@ def _retry_document(retry: Retry) -> dict[str, Any]:
         "cap": seconds(retry.cap),
         "jitter": retry.jitter,
     }
+
+
+# The types of what the small documents in a job are made of; what may be None may be absent, too.
+_PARTS: dict[type[Any], tuple[tuple[type, ...], ...]] = {
+    JobFailure: ((datetime,), (int, float), (str,), (str,)),
+    Progress: ((int, float), (str, NoneType), (datetime,)),
+    LogLine: ((datetime,), (str,), (str,), (str,)),
+}
 
 
 def _each(kind: type[Any]) -> Callable[[object], object]:
@@ -348,11 +385,17 @@ def _each(kind: type[Any]) -> Callable[[object], object]:
 
 
 def _small(kind: type[Any], value: object) -> Any:  # noqa: ANN401  a `kind`, or None
-    names = [field.name for field in fields(kind)]
-    if not isinstance(value, Mapping) or not value.keys() >= set(names):
+    if not isinstance(value, Mapping):
         return None
     document = cast("Mapping[str, Any]", value)
-    return kind(*(document[name] for name in names))
+    parts = [document.get(field.name) for field in fields(kind)]
+    return kind(*parts) if all(map(isinstance, parts, _PARTS[kind])) else None
+
+
+def small_document(part: Progress | LogLine) -> dict[str, Any]:
+    """Write one of the small parts of a job; what is unset stays absent."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class _Field(NamedTuple):
@@ -392,9 +435,9 @@ _FIELDS = {
     "priority": _Field("priority", int, _count),
     "attempts": _Field("attempts", int, _count),
     "timeout": _Field("timeout", None, _milliseconds),
-    "retry": _Field("retry", None, _retry),
+    "retry": _Field("retry", None, read_retry),
     "errors": _Field("errors", None, _each(JobFailure)),
-    "progress": _Field("progress_report", None, lambda value: _small(Progress, value)),
+    "progress": _Field("progress_report", None, partial(_small, Progress)),
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
@@ -463,10 +506,8 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
-    if job.timeout is not None:
-        document["timeout"] = round(job.timeout * 1000)
-    if job.retry is not None:
-        document["retry"] = _retry_document(job.retry)
+    if job.timeout is not None or job.retry is not None:
+        document.update(settings_document(job))
     if job.follow_up is not None:
         document["followUp"] = follow_up_document(job.follow_up)
     return document

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from monque.errors import ConfigurationError
 
-__all__ = ["Concurrency", "Lease", "Options", "Polling", "Retry", "Timeout"]
+__all__ = ["Concurrency", "Lease", "Options", "Polling", "Retention", "Retry", "Timeout"]
 
 Duration = timedelta | float
 
@@ -108,7 +108,8 @@ class Retry:
     base: Duration = timedelta(seconds=1)
     cap: Duration = timedelta(hours=24)
     jitter: float = 0
-    on: Mapping[type[BaseException], Callable[[Any], object]] = field(default_factory=dict[Any, Any])
+    # Mappings have no hash; policies that are equal have the same in any case.
+    on: Mapping[type[BaseException], Callable[[Any], object]] = field(default_factory=dict[Any, Any], hash=False)
 
     def __post_init__(self) -> None:
         check_count("retry.max_retries", self.max_retries)
@@ -125,6 +126,8 @@ class Retry:
                 raise ConfigurationError("retry.on", kind, "types of exceptions as keys")
             if not callable(meaning):
                 raise ConfigurationError("retry.on", meaning, "what makes an outcome of the exception, such as Fail")
+        # Frozen: what happens to the mapping that was given changes nothing here.
+        object.__setattr__(self, "on", dict(self.on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,38 @@ class Polling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long jobs that have ended are kept, results included. The server deletes them, about once a minute.
+
+    Attributes:
+        completed: For jobs that have completed; None keeps them for ever.
+        failed: For those that have failed for good, likewise.
+        cancelled: For those that were cancelled, likewise.
+
+    Raises:
+        ConfigurationError: A value is no length of time.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> Retention(completed=timedelta(days=7)).failed is None
+        True
+    """
+
+    completed: Duration | None = None
+    failed: Duration | None = None
+    cancelled: Duration | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("completed", "failed", "cancelled"):
+            if getattr(self, name) is not None:
+                _check_duration(f"retention.{name}", getattr(self, name))
+
+    def __bool__(self) -> bool:
+        """Whether anything is ever deleted."""
+        return (self.completed, self.failed, self.cancelled) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Everything that can be set about a `Monque`.
 
@@ -226,7 +261,9 @@ class Options:
         recover: Whether this instance takes back jobs whose lease ran out.
         polling: How often it looks for due jobs.
         shutdown_timeout: For how long `stop()` waits for running handlers; 0 cancels them at once.
+        retention: How long jobs that have ended are kept.
         max_payload_bytes: Largest `data`, as BSON of `{data}`; None for MongoDB's own limit.
+        max_result_bytes: Largest result that is stored, as BSON of `{result}`.
         create_indexes: Whether indexes that are missing are created when connecting.
 
     Raises:
@@ -245,7 +282,9 @@ class Options:
     recover: bool = True
     polling: Polling = field(default_factory=Polling)
     shutdown_timeout: Duration = timedelta(seconds=30)
+    retention: Retention = field(default_factory=Retention)
     max_payload_bytes: int | None = None
+    max_result_bytes: int = 1_000_000
     create_indexes: bool = True
 
     def __post_init__(self) -> None:
@@ -259,8 +298,10 @@ class Options:
         _check_type("recover", self.recover, bool)
         _check_type("polling", self.polling, Polling)
         _check_duration("shutdown_timeout", self.shutdown_timeout, least=0)
+        _check_type("retention", self.retention, Retention)
         if self.max_payload_bytes is not None:
             check_count("max_payload_bytes", self.max_payload_bytes)
+        check_count("max_result_bytes", self.max_result_bytes)
         _check_type("create_indexes", self.create_indexes, bool)
 
 

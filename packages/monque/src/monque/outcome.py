@@ -6,8 +6,9 @@ Handlers return, or raise, four of them to say what they mean: `Snooze`, `RetryI
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from monque.errors import InvalidArgumentError
+from monque.errors import InvalidArgumentError, text_of
 from monque.options import Duration, is_duration, seconds
 
 __all__ = ["Cancel", "Committed", "Completed", "Fail", "Failed", "Outcome", "Released", "RetryIn", "Snooze", "Verdict"]
@@ -54,6 +55,13 @@ class Committed:
 class Verdict(Exception):  # noqa: N818  a handler says with it what its run means, and that need not be an error
     """What a handler has to say about its run, returned or raised."""
 
+    def __init__(self, text: str, *said: object) -> None:
+        super().__init__(text)
+        self._said = said
+
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[explicit-override]  # typing.override is newer
+        return type(self), self._said  # handlers in other processes say it, too
+
 
 class Snooze(Verdict):
     """Not now: run the job again later. It is no failure, and no attempt is spent.
@@ -74,7 +82,7 @@ class Snooze(Verdict):
 
     def __init__(self, for_: Duration) -> None:
         self.for_ = _delay("for_", for_)
-        super().__init__(f"snoozed for {self.for_:g} s")
+        super().__init__(f"snoozed for {self.for_:g} s", self.for_)
 
 
 class RetryIn(Verdict):
@@ -95,7 +103,7 @@ class RetryIn(Verdict):
     def __init__(self, delay: Duration, reason: object = None) -> None:
         self.delay = _delay("delay", delay)
         self.reason = reason
-        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else str(reason))
+        super().__init__(f"to be retried in {self.delay:g} s" if reason is None else text_of(reason), self.delay, reason)
 
 
 class Cancel(Verdict):
@@ -111,7 +119,7 @@ class Cancel(Verdict):
 
     def __init__(self, reason: object = None) -> None:
         self.reason = reason
-        super().__init__("cancelled by its handler" if reason is None else str(reason))
+        super().__init__("cancelled by its handler" if reason is None else text_of(reason), reason)
 
 
 class Fail(Verdict):
@@ -127,7 +135,7 @@ class Fail(Verdict):
 
     def __init__(self, reason: object = None) -> None:
         self.reason = reason
-        super().__init__("failed for good, says its handler" if reason is None else str(reason))
+        super().__init__("failed for good, says its handler" if reason is None else text_of(reason), reason)
 
 
 def _delay(argument: str, value: object) -> float:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from monque._producer import Producer
     from monque.events import Subscribe
     from monque.job import Job
-    from monque.options import Duration
+    from monque.options import Duration, Retry
     from monque.router import Router
 
 __all__ = ["Jobs", "Monque"]
@@ -52,6 +52,7 @@ class Jobs(Face[_jobs.Jobs]):
     """
 
     get = blocking(_jobs.Jobs.get)
+    result = blocking(_jobs.Jobs.result)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
@@ -68,7 +69,7 @@ class Monque(Face[_monque.Monque]):
     fork the child has a connection of its own; the parent's goes on undisturbed. On a running event loop calls are
     refused, since they would keep it from running.
 
-    Workers are declared and listeners are added as with `monque.Monque`; async handlers and all listeners run in the
+    Workers, middleware and listeners are those of `monque.Monque`; async handlers and all listeners run in the
     background, on an event loop in a thread of its own.
 
     Args:
@@ -94,7 +95,9 @@ class Monque(Face[_monque.Monque]):
             if inner.own_database is None
             else guest_collection(inner.own_database, (options or Options()).collection)
         )
+        # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
+        self.use = inner.use
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -129,6 +132,8 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         priority: int | None = None,
         on_conflict: OnConflict = "return",
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -155,6 +160,8 @@ class Monque(Face[_monque.Monque]):
             unique_key=unique_key,
             priority=priority,
             on_conflict=on_conflict,
+            timeout=timeout,
+            retry=retry,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -165,7 +172,7 @@ class Monque(Face[_monque.Monque]):
 
     now = blocking(_monque.Monque.now)
 
-    def schedule(
+    def schedule(  # noqa: PLR0913  each is something users say
         self,
         expression: str,
         name: str,
@@ -173,6 +180,8 @@ class Monque(Face[_monque.Monque]):
         *,
         timezone: str = "UTC",
         unique_key: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -187,7 +196,9 @@ class Monque(Face[_monque.Monque]):
             @daily
         """
         return self._link.call(
-            lambda inner: inner.schedule(expression, name, data, timezone=timezone, unique_key=unique_key)
+            lambda inner: inner.schedule(
+                expression, name, data, timezone=timezone, unique_key=unique_key, timeout=timeout, retry=retry
+            )
         )
 
     def enqueue_many(self, jobs: Iterable[Item], *, session: ClientSession | None = None) -> list[Job[Any]]:

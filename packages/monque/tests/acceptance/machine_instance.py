@@ -161,7 +161,7 @@ class Instance:
             [lease for lease in survey.leases if lease["_id"] not in self.held],
             now=survey.now or self.clock.now(),
             timeout=LEASE,
-            max_attempts=MAX_RETRIES,
+            max_attempts=lambda _: MAX_RETRIES,
         )
         return survey, self.recovery
 

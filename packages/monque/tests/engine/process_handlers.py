@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from monque import current_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -237,3 +240,14 @@ def chatter() -> NoReturn:
     """Tells big things without a pause, so that whatever comes in between comes in the middle of one."""
     while True:
         tell("x" * 300_000)
+
+
+# --- speaking of the run --------------------------------------------------------------------------------------------
+
+
+def say_how_far(message: str) -> None:
+    current_job().progress(0.5, message)
+
+
+def log_something(what: str) -> None:
+    logging.getLogger("handlers").warning("in a process: %s", what)

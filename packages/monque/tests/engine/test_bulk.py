@@ -19,6 +19,7 @@ from monque import (
     UniqueKeyConflictError,
 )
 from monque._bulk import LARGEST_BATCH_BYTES
+from monque._intake import LARGEST_PAYLOAD
 
 from .support import Bench, Commands, Lab
 
@@ -84,7 +85,7 @@ async def test_large_jobs_make_small_batches(bench: Bench) -> None:
 
 
 async def test_one_that_fills_a_batch_alone_goes_alone(bench: Bench) -> None:
-    largest = "x" * (LARGEST_BATCH_BYTES - 100_000)
+    largest = "x" * (LARGEST_PAYLOAD - 100)
     async with bench.monque() as monque:
         stream = monque.enqueue_stream(("work", data) for data in [largest, largest])
         assert [len(jobs) async for jobs in stream] == [1, 1]

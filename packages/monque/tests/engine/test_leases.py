@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from monque import (
@@ -149,7 +150,7 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
 
 def test_a_run_that_has_not_begun_can_be_cut_short() -> None:
     job: Any = None
-    worker: Any = None
+    worker: Any = SimpleNamespace(keep_logs=0)
     run = _Run(job, "token", worker)
     run.end()
     assert run.task is None

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from bson import Decimal128, ObjectId
 from bson.codec_options import CodecOptions, TypeRegistry
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pymongo import AsyncMongoClient
 
 from monque import Concurrency, InvalidArgumentError, InvalidPayloadError, Job, Monque, NewJob, Router, Worker
@@ -100,7 +100,7 @@ async def test_values_travel_there_and_back(bench: Bench) -> None:
     monque, seen = bench.monque(polling=NO_POLLS), Seen()
     everything = declare_everything(monque, seen)
     async with working(monque):
-        job = await everything.enqueue(**VALUES)
+        job = (await everything.enqueue(**VALUES)).job
         (call,) = await seen.wait()
         same = await monque.enqueue("everything", VALUES)
         assert (await seen.wait(2))[1] == call
@@ -155,6 +155,19 @@ async def test_nothing_is_written_when_arguments_are_wrong(bench: Bench) -> None
             mail.new(**wrong)
         await monque.enqueue("other", wrong)
     assert bench.count() == bench.count(name="other") == 1
+
+
+async def test_a_secret_is_not_written(bench: Bench) -> None:
+    monque = bench.monque()
+
+    @monque.worker("login")
+    async def login(password: SecretStr) -> None:
+        raise NotImplementedError
+
+    async with monque:
+        with pytest.raises(InvalidPayloadError, match=r"^data\['password'\]: expected a value BSON can hold"):
+            await login.enqueue(SecretStr("hidden"))
+    assert bench.count() == 0
 
 
 async def test_a_job_that_does_not_fit_fails_and_says_why(bench: Bench) -> None:
@@ -237,7 +250,7 @@ async def test_jobs_of_older_names_are_run_within_one_limit(bench: Bench) -> Non
         bench.insert_many({"name": name} for _ in range(40))
     async with working(monque):
         await eventually(lambda: names.total() == 120)
-        assert (await new.enqueue({})).name == "new"
+        assert (await new.enqueue({})).job.name == "new"
         await eventually(lambda: names["new"] == 41)
         await monque.enqueue("oldest")
         await eventually(lambda: names["oldest"] == 41)
@@ -254,12 +267,12 @@ async def test_settings_go_along(bench: Bench) -> None:
 
     urgent = mail.with_(priority=5, unique_key="ada", delay=60)
     async with monque:
-        first = await urgent.enqueue("ada")
-        second = await urgent.enqueue("grace")
+        first = (await urgent.enqueue("ada")).job
+        second = (await urgent.enqueue("grace")).job
         assert (second.id, second.data) == (first.id, {"to": "ada"})
         assert (first.priority, first.unique_key) == (5, "ada")
         assert first.next_run_at - first.created_at == timedelta(seconds=60)
-        plain = await mail.enqueue("ada")
+        plain = (await mail.enqueue("ada")).job
         assert (plain.priority, plain.unique_key) == (0, None)
         daily = await mail.with_(timezone="Europe/Berlin", unique_key="daily").schedule("0 9 * * *", "ada")
         assert (daily.repeat_interval, daily.timezone, daily.unique_key) == ("0 9 * * *", "Europe/Berlin", "daily")
@@ -358,3 +371,12 @@ async def test_declaring_the_same_schedule_again_changes_nothing(bench: Bench) -
         before = bench.find(first)
         assert (await monque.schedule("@daily", "everything", VALUES)).id == first.id
         assert bench.find(first) == before
+        # A name that nobody here has a worker for, and a moment that is cut to milliseconds.
+        for data in ({"price": Decimal(1)}, {"at": datetime(2026, 3, 1, 12, 0, 0, 5678, tzinfo=UTC)}):
+            first = await monque.schedule("@daily", "untyped", data)
+            before = bench.find(first)
+            assert (await monque.schedule("@daily", "untyped", data)).id == first.id
+            assert bench.find(first) == before
+        first = await monque.schedule("@daily", "untyped", {"price": Decimal(1)}, unique_key="a")
+        changed = await monque.schedule("@daily", "untyped", {"price": Decimal(2)}, unique_key="a")
+        assert (changed.id, changed.data) == (first.id, {"price": Decimal128("2")})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,14 @@ import pytest
 from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 import monque
 from monque import errors
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
+    BlockingCallError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -24,14 +27,24 @@ from monque.errors import (
     InvalidJobIdentifierError,
     InvalidPayloadError,
     InvalidResultError,
+    JobCancelledError,
     JobDocumentError,
+    JobFailedError,
+    JobMissingError,
     JobStateError,
+    JobTimeoutError,
+    LeaseExpiredError,
     MonqueError,
     PayloadTooLargeError,
     ProcessDiedError,
+    ResultError,
+    ResultTimeoutError,
     ShutdownTimeoutError,
+    StuckHandlerError,
+    UniqueKeyConflictError,
     WorkerRegistrationError,
     redact,
+    text_of,
 )
 from monque.job import JobStatus
 
@@ -182,6 +195,25 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
             ),
             {"type_name": "Lock"},
         ),
+        (
+            ResultError(JOB_ID, "too large"),
+            f"job {JOB_ID} has completed, but its result could not be stored: too large",
+            {"job_id": JOB_ID, "problem": "too large"},
+        ),
+        (
+            ResultTimeoutError(JOB_ID, 2.5, "pending"),
+            f"job {JOB_ID} has not ended within 2.5 s: it is pending; wait again, or longer",
+            {"job_id": JOB_ID, "timeout": 2.5, "status": "pending"},
+        ),
+        (
+            ResultTimeoutError(JOB_ID, 2.5, None),
+            (
+                f"job {JOB_ID} has not ended within 2.5 s: its status is not known, since the database has not "
+                "answered; wait again, or longer"
+            ),
+            {"job_id": JOB_ID, "timeout": 2.5, "status": None},
+        ),
+        (JobMissingError(JOB_ID), f"there is no job {JOB_ID}; it may have been deleted", {"job_id": JOB_ID}),
         (EmbeddedError("no mongod"), "no mongod", {}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MonqueError) else "",
@@ -191,6 +223,23 @@ def test_an_error_says_what_came_and_what_was_expected_and_carries_both(
 ) -> None:
     assert str(error) == message
     assert {name: getattr(error, name) for name in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "message"),
+    [
+        (JobFailedError, "ValueError: no", "has failed: ValueError: no"),
+        (JobFailedError, None, "has failed: no reason was given"),
+        (JobCancelledError, "not wanted", "was cancelled: not wanted"),
+        (JobCancelledError, None, "was cancelled"),
+    ],
+)
+def test_a_job_that_was_waited_for_in_vain_says_why(
+    kind: type[JobFailedError | JobCancelledError], reason: str | None, message: str, make_job: Callable[..., Job[Any]]
+) -> None:
+    job = make_job(fail_reason=reason)
+    assert kind(job).job is job
+    assert str(kind(job)) == f"greet {job.id} {message}"
 
 
 def test_a_shutdown_timeout_names_the_first_five_jobs_and_carries_all(make_job: Callable[..., Job[Any]]) -> None:
@@ -219,6 +268,75 @@ def test_a_blocked_event_loop_is_reported_by_the_job_that_blocks_it(make_job: Ca
     assert (error.job, error.seconds) == (job, 12.34)
     assert f"job resize {job.id} has blocked the event loop for 12.3 s" in str(error)
     assert "asyncio.to_thread" in str(error)
+
+
+def test_a_handler_that_does_not_end_is_named_with_what_to_do(make_job: Callable[..., Job[Any]]) -> None:
+    job = make_job(name="resize")
+    error = StuckHandlerError(job, 12.34)
+    assert (error.job, error.seconds) == (job, 12.34)
+    assert f"the handler of resize {job.id} was told to end and still runs, after 12.3 s" in str(error)
+    for remedy in ("job.should_stop", "cancellation", 'run_in="process"'):
+        assert remedy in str(error)
+
+
+def test_a_run_that_took_too_long_is_told_by_its_job_and_its_limit() -> None:
+    error = JobTimeoutError(JOB_ID, 1.5)
+    assert (error.job_id, error.timeout) == (JOB_ID, 1.5)
+    assert str(error) == f"the run of job {JOB_ID} took longer than 1.5 s"
+    assert isinstance(error, TimeoutError)
+    # It is raised in other processes, too.
+    other = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(other), str(other), other.job_id, other.timeout) == (JobTimeoutError, str(error), JOB_ID, 1.5)
+
+
+def test_a_lease_that_ran_out_for_the_last_time_is_told_by_its_job() -> None:
+    error = LeaseExpiredError(JOB_ID, 3)
+    assert (error.job_id, error.attempts) == (JOB_ID, 3)
+    assert f"the lease of job {JOB_ID} ran out, and it was attempt 3, the last one" in str(error)
+
+
+def test_a_unique_key_that_is_taken_is_told_by_its_holder() -> None:
+    error = UniqueKeyConflictError(JOB_ID, "report", "daily", "job x has it")
+    assert (error.job_id, error.job_name, error.unique_key) == (JOB_ID, "report", "daily")
+    assert str(error) == "the unique key 'daily' of 'report' is taken: job x has it"
+
+
+def test_a_blocking_call_on_an_event_loop_is_told_what_to_do_instead() -> None:
+    error = BlockingCallError()
+    assert isinstance(error, RuntimeError)
+    assert "use monque.Monque and await there" in str(error)
+
+
+class Unspeakable:
+    """Cannot be put into words."""
+
+    @override
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    @override
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(ValueError("no"), "no"), ("x", "x"), (5, "5"), (Unspeakable(), "(its message cannot be shown)")],
+)
+def test_every_value_has_a_text(value: object, text: str) -> None:
+    assert text_of(value) == text
+
+
+def test_a_value_that_cannot_be_shown_is_told_by_its_type() -> None:
+    assert str(InvalidArgumentError("data", Unspeakable(), "words")).endswith("got an object of type Unspeakable")
+
+
+@pytest.mark.parametrize("number", [9, 63])
+def test_a_signal_is_named_where_it_has_a_name(number: int) -> None:
+    error = ProcessDiedError(-number)
+    assert (error.exit_code, error.signal) == (None, number)
+    names = {9: "SIGKILL; the system does that when memory runs out", 63: "signal 63"}
+    assert str(error) == f"the process that ran the handler was killed by {names[number]}"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from monque import (
     JobStatus,
     NewJob,
     PayloadTooLargeError,
+    Retry,
 )
 from monque._intake import LARGEST_PAYLOAD, as_new_job, new_job
 from monque.job import from_document, to_document
@@ -377,8 +378,12 @@ def test_the_largest_payload_leaves_room_for_all_that_a_job_collects() -> None:
         heartbeat_interval=2**40,
         priority=10,
         attempts=10,
+        timeout=1e6,
+        retry=Retry(),
     )
-    assert len(bson.encode(to_document(job) | {"settledBy": "0" * 24})) <= 16 * 1024 * 1024
+    failure = {"at": NOW, "attempt": 10, "error": "🚀" * 2000, "traceback": "🚀" * 4000}
+    after = {"settledBy": "0" * 24, "errors": [failure] * 5}
+    assert len(bson.encode(to_document(job) | after)) <= 16 * 1024 * 1024
 
 
 # --- items of enqueue_many ----------------------------------------------------------------------------------------

@@ -11,11 +11,14 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monque import InvalidArgumentError, MonqueError, Retry, current_job
+from monque import job as job_module
+from monque._scope import Scope, enter
 from monque.errors import JobDocumentError
-from monque.job import FollowUp, Job, JobStatus, from_document, to_document
+from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, from_document, to_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 # As the collection reads: aware dates, and those beyond Python's range as DatetimeMS.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
@@ -44,8 +47,18 @@ FULL: Job[dict[str, Any]] = Job(
     heartbeat_interval=10_000,
     priority=-3,
     attempts=3,
-    follow_up=FollowUp({"kind": "weekly"}, DATE + timedelta(days=2), 4),
+    timeout=1.5,
+    retry=Retry(max_retries=3, base=0.5, cap=60, jitter=0.1),
+    errors=(JobFailure(DATE, 1, "ValueError: no", "Traceback …"), JobFailure(DATE, 2, "KeyError", "Traceback …")),
+    progress_report=Progress(0.4, "rows", DATE),
+    result={"rows": 3},
+    result_error="too large",
+    logs=(LogLine(DATE, "INFO", "app", "hello"),),
+    follow_up=FollowUp({"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2)),
 )
+FAILURE = {"at": DATE, "attempt": 1, "error": "ValueError: no", "traceback": "Traceback …"}
+LINE = {"at": DATE, "level": "INFO", "logger": "app", "message": "hello"}
+POLICY = {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0.1}
 FULL_DOCUMENT: dict[str, Any] = {
     "_id": ID,
     "name": "report",
@@ -66,8 +79,23 @@ FULL_DOCUMENT: dict[str, Any] = {
     "heartbeatInterval": 10_000,
     "priority": -3,
     "attempts": 3,
-    "followUp": {"data": {"kind": "weekly"}, "nextRunAt": DATE + timedelta(days=2), "priority": 4},
+    "timeout": 1500,
+    "retry": POLICY,
+    "errors": [FAILURE, {**FAILURE, "attempt": 2, "error": "KeyError"}],
+    "progress": {"fraction": 0.4, "message": "rows", "at": DATE},
+    "result": {"rows": 3},
+    "resultError": "too large",
+    "logs": [LINE],
+    "followUp": {
+        "data": {"kind": "weekly"},
+        "nextRunAt": DATE + timedelta(days=2),
+        "timeout": 2500,
+        "retry": {"maxRetries": 1, "base": 1.0, "cap": 2.0, "jitter": 0},
+        "priority": 4,
+    },
 }
+# What comes of runs is read, but never written along with the rest.
+OF_RUNS = {"errors", "progress", "result", "resultError", "logs"}
 REQUIRED = ["_id", "name", "data", "status", "nextRunAt", "failCount", "createdAt", "updatedAt"]
 OPTIONAL = [field for field in FULL_DOCUMENT if field not in REQUIRED]
 ATTRIBUTES = dict(zip(FULL_DOCUMENT, (field.name for field in dataclasses.fields(Job)), strict=True))
@@ -79,8 +107,9 @@ def stored(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_field_has_its_place_in_the_document() -> None:
-    assert to_document(FULL) == FULL_DOCUMENT
+    assert to_document(FULL) == {field: value for field, value in FULL_DOCUMENT.items() if field not in OF_RUNS}
     assert from_document(FULL_DOCUMENT) == FULL
+    assert from_document(stored(FULL_DOCUMENT)) == FULL
 
 
 def test_the_status_is_written_as_a_plain_string() -> None:
@@ -99,6 +128,10 @@ _data: st.SearchStrategy[Any] = st.recursive(
         | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=3)
     ),
     max_leaves=5,
+)
+_seconds = st.integers(1, 10**9).map(lambda milliseconds: milliseconds / 1000)
+_policies = st.none() | st.builds(
+    Retry, max_retries=st.integers(1, 2**31), base=st.floats(0.001, 60), cap=st.floats(60, 1e6), jitter=st.floats(0, 1)
 )
 _jobs: st.SearchStrategy[Job[Any]] = st.builds(
     Job,
@@ -121,7 +154,9 @@ _jobs: st.SearchStrategy[Job[Any]] = st.builds(
     heartbeat_interval=st.none() | _counts,
     priority=st.integers(-10, 10),
     attempts=_counts,
-    follow_up=st.none() | st.builds(FollowUp, _data, _dates, st.integers(-10, 10)),
+    timeout=st.none() | _seconds,
+    retry=_policies,
+    follow_up=st.none() | st.builds(FollowUp, _data, _dates, st.integers(-10, 10), st.none() | _seconds, _policies),
 )
 
 
@@ -153,7 +188,7 @@ def test_a_zero_elsewhere_is_written() -> None:
 @pytest.mark.parametrize("field", OPTIONAL)
 def test_an_optional_field_reads_alike_when_it_is_null_and_when_it_is_absent(field: str) -> None:
     without = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
-    expected = 0 if field in ("priority", "attempts") else None
+    expected = {"priority": 0, "attempts": 0, "errors": (), "logs": ()}.get(field)
     for document in (without, without | {field: None}):
         assert getattr(from_document(document), ATTRIBUTES[field]) == expected
 
@@ -182,6 +217,7 @@ TEXTS = ["name", "uniqueKey", "repeatInterval", "timezone", "failReason", "claim
 DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat"]
 COUNTS = ["failCount", "heartbeatInterval", "priority", "attempts"]
 STATUSES = "one of pending, processing, completed, failed, cancelled"
+LENGTH = "a number of milliseconds, at least 1, at most 1,000 years"
 
 FOREIGN: list[tuple[str, str, Any]] = [
     *(("_id", "an ObjectId", value) for value in listed("65f000000000000000000001", 1, {})),
@@ -203,6 +239,18 @@ FOREIGN: list[tuple[str, str, Any]] = [
         for value in listed(1, [], {}, {"data": 1}, {"nextRunAt": DATE}, {"data": 1, "nextRunAt": DatetimeMS(2**53)})
     ),
     ("followUp", "a whole number", {"data": 1, "nextRunAt": DATE, "priority": "high"}),
+    ("followUp", LENGTH, {"data": 1, "nextRunAt": DATE, "timeout": 0}),
+    ("followUp", "a retry policy as Monque writes it", {"data": 1, "nextRunAt": DATE, "retry": {}}),
+    *(("timeout", LENGTH, value) for value in listed(0, -1, 2**52, -0.0)),
+    *(("timeout", "a whole number", value) for value in listed("30s", 1.5, True, float("nan"), {}, Decimal128("1"))),
+    *(
+        ("retry", "a retry policy as Monque writes it", value)
+        for value in listed(
+            *(3, "never", [], {}, {"maxRetries": 3}, {**POLICY, "maxRetries": 0}, {**POLICY, "maxRetries": "3"}),
+            *({**POLICY, "base": "1"}, {**POLICY, "base": None}, {**POLICY, "cap": 0.1}, {**POLICY, "jitter": 2}),
+        )
+    ),
+    *(("resultError", "a string", value) for value in listed(1, [], {})),
 ]
 
 
@@ -237,6 +285,51 @@ def test_a_required_field_cannot_be_absent(field: str, expected: str) -> None:
 def test_an_empty_document_is_refused_by_its_id() -> None:
     with pytest.raises(JobDocumentError, match="job None: field '_id'"):
         from_document({})
+
+
+def test_the_numbers_of_a_policy_and_of_a_time_limit_may_be_doubles() -> None:
+    document = FULL_DOCUMENT | {"timeout": 1500.0, "retry": {**POLICY, "maxRetries": 3.0, "cap": 60}}
+    job = from_document(stored(document))
+    assert (job.timeout, job.retry) == (FULL.timeout, FULL.retry)
+    assert job.retry is not None
+    assert type(job.retry.max_retries) is int
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [1, "x", None, [], {}, {**FAILURE, "at": "today"}, {**FAILURE, "attempt": None}, {**FAILURE, "error": 1}],
+    ids=repr,
+)
+def test_what_is_no_failure_is_passed_over_among_failures(junk: object) -> None:
+    job = from_document(stored(FULL_DOCUMENT | {"errors": [junk, FAILURE, junk]}))
+    assert job.errors == FULL.errors[:1]
+    assert from_document(stored(FULL_DOCUMENT | {"errors": junk})).errors == ()
+
+
+@pytest.mark.parametrize("junk", [1, "x", None, {}, {**LINE, "level": 20}, {**LINE, "at": DatetimeMS(2**53)}], ids=repr)
+def test_what_is_no_line_of_a_log_is_passed_over(junk: object) -> None:
+    assert from_document(stored(FULL_DOCUMENT | {"logs": [LINE, junk]})).logs == FULL.logs
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        ({"fraction": 1, "message": None, "at": DATE}, Progress(1, None, DATE)),
+        ({"fraction": 0.5, "at": DATE}, Progress(0.5, None, DATE)),
+        ({"fraction": "half", "message": None, "at": DATE}, None),
+        ({"message": "x", "at": DATE}, None),
+        (0.5, None),
+        ([], None),
+    ],
+    ids=repr,
+)
+def test_progress_that_is_none_is_none(progress: object, expected: Progress | None) -> None:
+    assert from_document(stored(FULL_DOCUMENT | {"progress": progress})).progress_report == expected
+
+
+@pytest.mark.parametrize("value", [1, "x", [1, None], {"a": {"b": DATE}}, False, 0.5], ids=repr)
+def test_a_result_is_whatever_was_stored(value: object) -> None:
+    assert from_document(stored(FULL_DOCUMENT | {"result": value})).result == value
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, 1e300, -1e300])
@@ -319,6 +412,12 @@ def test_a_document_of_the_node_library_is_a_job(document: dict[str, Any], unset
     assert {name: getattr(job, name) for name in unset} == unset
 
 
+def test_a_job_that_is_made_here_has_nothing_that_was_not_said(make_job: Callable[..., Job[Any]]) -> None:
+    plain = make_job()
+    said = {name: getattr(plain, name) for name in list(ATTRIBUTES.values())[: len(REQUIRED)]}
+    assert job_module.make_job(**said) == plain
+
+
 def test_a_plain_job_is_written_as_the_node_library_writes_it() -> None:
     assert to_document(from_document(NODE)) == NODE
 
@@ -327,3 +426,106 @@ def test_a_date_in_another_zone_is_the_same_moment(make_job: Callable[..., Job[A
     elsewhere = DATE.astimezone(timezone(timedelta(hours=5, minutes=45)))
     job = make_job(next_run_at=elsewhere)
     assert from_document(stored(to_document(job))).next_run_at == DATE
+
+
+# --- at work --------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """Takes down what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[Scope, object]] = []
+
+    def note(self, scope: Scope, note: object) -> None:
+        self.notes.append((scope, note))
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def run(journal: Journal, make_job: Callable[..., Job[Any]]) -> Generator[Scope]:
+    """The run that this test is part of."""
+    scope = Scope(make_job(), journal)
+    enter(scope)
+    yield scope
+    enter(None)
+
+
+def test_the_running_job_can_be_had(run: Scope) -> None:
+    assert current_job() is run.job
+
+
+def test_elsewhere_there_is_none() -> None:
+    with pytest.raises(MonqueError, match="no job is running here: call it in a handler, or in what a handler calls"):
+        current_job()
+
+
+def test_a_handler_sees_that_it_should_stop(run: Scope) -> None:
+    job = run.job
+    assert not job.should_stop
+    run.should_stop = True
+    assert job.should_stop
+    # What it was handed may be another value that stands for the same job, with its data read for instance.
+    assert dataclasses.replace(job, data=1).should_stop
+
+
+def test_progress_is_noted_with_its_time(run: Scope, journal: Journal) -> None:
+    before = datetime.now(UTC)
+    run.job.progress(0)
+    run.job.progress(0.5, "half")
+    run.job.progress(1)
+    assert {scope for scope, _ in journal.notes} == {run}
+    notes = [note for _, note in journal.notes if isinstance(note, Progress)]
+    assert [(note.fraction, note.message) for note in notes] == [(0.0, None), (0.5, "half"), (1.0, None)]
+    assert [type(note.fraction) for note in notes] == [float] * 3
+    assert before <= notes[0].at <= notes[2].at <= datetime.now(UTC)
+
+
+def test_progress_that_nobody_takes_down_is_lost(run: Scope) -> None:
+    run.journal = None
+    run.job.progress(0.5)
+
+
+NOT_FRACTIONS: list[Any] = [-0.1, 1.1, "0.5", None, True, float("nan"), float("inf"), 10**400]
+
+
+@pytest.mark.parametrize("fraction", NOT_FRACTIONS, ids=lambda value: f"{value!r:.20}")
+def test_progress_is_a_fraction(fraction: Any, run: Scope, journal: Journal) -> None:
+    with pytest.raises(InvalidArgumentError, match="fraction: expected a number between 0 and 1, got"):
+        run.job.progress(fraction)
+    assert journal.notes == []
+
+
+def test_what_is_said_beside_is_a_text(run: Scope, journal: Journal) -> None:
+    message: Any = 5
+    with pytest.raises(InvalidArgumentError, match="message: expected a text, got 5"):
+        run.job.progress(0.5, message)
+    assert journal.notes == []
+
+
+def test_a_session_is_there_in_a_transaction_only(run: Scope) -> None:
+    with pytest.raises(MonqueError, match="there is no transaction here: declare the worker with transaction=True"):
+        _ = run.job.session
+    run.session = session = object()
+    assert run.job.session is session
+
+
+def test_another_job_is_not_the_one_that_runs(run: Scope, journal: Journal, make_job: Callable[..., Job[Any]]) -> None:
+    run.should_stop, run.session = True, object()
+    other = make_job()
+    assert not other.should_stop
+    other.progress(0.5)
+    assert journal.notes == []
+    with pytest.raises(MonqueError, match="there is no transaction here"):
+        _ = other.session
+
+
+def test_outside_of_a_run_a_handler_is_a_function_like_any_other() -> None:
+    assert not FULL.should_stop
+    FULL.progress(0.5, "half")
+    with pytest.raises(MonqueError, match="there is no transaction here"):
+        _ = FULL.session

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from monque import Concurrency, ConfigurationError, Lease, Options, Polling, Retry
+from monque import Cancel, Concurrency, ConfigurationError, Fail, Lease, Options, Polling, Retention, Retry, Timeout
 from monque.options import check_count, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def test_the_defaults() -> None:
         "recover": True,
         "polling": Polling(interval=timedelta(seconds=1), safety=timedelta(seconds=30)),
         "shutdown_timeout": timedelta(seconds=30),
+        "retention": Retention(completed=None, failed=None, cancelled=None),
         "max_payload_bytes": None,
+        "max_result_bytes": 1_000_000,
         "create_indexes": True,
     }
 
@@ -37,7 +40,8 @@ def test_the_defaults() -> None:
     ("group", "defaults"),
     [
         (Concurrency(), {"per_worker": 5, "per_instance": None}),
-        (Retry(), {"max_retries": 10, "base": timedelta(seconds=1), "cap": timedelta(days=1), "jitter": 0}),
+        (Retry(), {"max_retries": 10, "base": timedelta(seconds=1), "cap": timedelta(days=1), "jitter": 0, "on": {}}),
+        (Timeout(30), {"soft": 30, "hard": None}),
         (Lease(), {"timeout": timedelta(seconds=30)}),
         (Polling(), {"interval": timedelta(seconds=1), "safety": timedelta(seconds=30)}),
     ],
@@ -47,7 +51,7 @@ def test_the_defaults_of_a_group(group: Any, defaults: dict[str, object]) -> Non
     assert dataclasses.asdict(group) == defaults
 
 
-@pytest.mark.parametrize("group", [Concurrency(), Retry(), Lease(), Polling(), Options()], ids=repr)
+@pytest.mark.parametrize("group", [Concurrency(), Retry(), Lease(), Polling(), Timeout(1), Options()], ids=repr)
 def test_options_are_frozen(group: Any) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(group, dataclasses.fields(group)[0].name, 1)
@@ -91,6 +95,8 @@ NONSENSE = [
     *refused(
         Retry, "retry.jitter", "a share between 0 and 1", None, "0", True, False, -0.1, 1.1, 2, float("nan"), 10**400
     ),
+    *refused(Retry, "retry.on", "a Mapping", None, [], [(ValueError, Fail)], Fail),
+    *refused(Timeout, "timeout.soft", length("0.001"), 0, timedelta(0), 0.0009, *NOT_A_DURATION),
     *refused(Lease, "lease.timeout", length("0.3"), 0, 0.29, timedelta(milliseconds=299), *NOT_A_DURATION),
     *refused(Polling, "polling.interval", length("0.01"), 0, 0.009, timedelta(milliseconds=9), *NOT_A_DURATION),
     *refused(Polling, "polling.safety", length("0.01"), 0, 0.009, timedelta(milliseconds=9), *NOT_A_DURATION),
@@ -114,6 +120,7 @@ NONSENSE = [
     *refused(Options, "polling", "a Polling", None, 1, timedelta(seconds=1), Lease()),
     *refused(Options, "shutdown_timeout", length("0"), -0.001, timedelta(microseconds=-1), *NOT_A_DURATION),
     *refused(Options, "max_payload_bytes", COUNT, *NOT_A_COUNT),
+    *refused(Options, "max_result_bytes", COUNT, None, *NOT_A_COUNT),
     *refused(Options, "create_indexes", "a bool", None, 0, 1, "no"),
 ]
 
@@ -146,6 +153,7 @@ SENSE: list[tuple[Callable[..., object], str, list[object]]] = [
     (Retry, "base", [0.001, 1, timedelta(milliseconds=1), 86_400]),
     (Retry, "cap", [1, 1.0, timedelta(seconds=1), timedelta(days=365)]),
     (Retry, "jitter", [0, 1, 0.0, 0.5, 1.0]),
+    (Timeout, "soft", [0.001, 1, timedelta(milliseconds=1), timedelta(days=365)]),
     (Lease, "timeout", [0.3, 1, timedelta(milliseconds=300), timedelta(days=1)]),
     (Polling, "interval", [0.01, timedelta(milliseconds=10), 60]),
     (Polling, "safety", [0.01, timedelta(milliseconds=10), 60]),
@@ -154,6 +162,7 @@ SENSE: list[tuple[Callable[..., object], str, list[object]]] = [
     (Options, "recover", [True, False]),
     (Options, "shutdown_timeout", [0, 0.0, timedelta(0), 1, timedelta(hours=1)]),
     (Options, "max_payload_bytes", [1, 2**40, None]),
+    (Options, "max_result_bytes", [1, 2**40]),
     (Options, "create_indexes", [True, False]),
 ]
 
@@ -208,3 +217,71 @@ def test_a_count_is_accepted_from_its_least_value_on(value: int, least: int) -> 
     check_count("option", value, least=least)
     with pytest.raises(ConfigurationError, match=f"option option: expected a whole number, at least {least}, got"):
         check_count("option", least - 1, least=least)
+
+
+@pytest.mark.parametrize(
+    ("on", "value", "expected"),
+    [
+        ({"ValueError": Fail}, "ValueError", "types of exceptions as keys"),
+        ({int: Fail}, int, "types of exceptions as keys"),
+        ({ValueError("no"): Fail}, None, "types of exceptions as keys"),
+        ({(ValueError, KeyError): Fail}, (ValueError, KeyError), "types of exceptions as keys"),
+        ({ValueError: None}, None, "what makes an outcome of the exception, such as Fail"),
+        ({ValueError: "fail"}, "fail", "what makes an outcome of the exception, such as Fail"),
+        ({KeyError: Fail, ValueError: 3}, 3, "what makes an outcome of the exception, such as Fail"),
+    ],
+    ids=["text", "no exception", "instance", "several", "None", "word", "number"],
+)
+def test_a_policy_for_exceptions_goes_by_their_types(on: Any, value: object, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Retry(on=on)
+    assert caught.value.option == "retry.on"
+    assert value is None or caught.value.value == value
+    assert f"expected {expected}, got" in str(caught.value)
+
+
+def test_a_policy_stays_as_it_was_made() -> None:
+    on: dict[type[BaseException], Any] = {ValueError: Fail}
+    retry = Retry(on=on)
+    on[ValueError] = Cancel
+    assert retry == Retry(on={ValueError: Fail}) != Retry(on=on)
+
+
+def test_policies_are_values() -> None:
+    one, same, other = Retry(on={ValueError: Fail}), Retry(on={ValueError: Fail}), Retry(max_retries=3)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert {one: 1, other: 2, Retry(): 3}[same] == 1
+    assert {Options(retry=one): 1}[Options(retry=same)] == 1
+    assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301
+
+
+def test_a_hard_limit_below_the_soft_one_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"option timeout\.hard: expected no less than timeout\.soft \(10\), got 9"
+    ):
+        Timeout(10, hard=9)
+    assert Timeout(10, hard=timedelta(seconds=10)).hard_after == 10.0
+
+
+@pytest.mark.parametrize("hard", [value for value in NOT_A_DURATION if value is not None], ids=repr)
+def test_a_hard_limit_is_a_length_of_time(hard: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"option timeout\.hard: expected a timedelta or a number of seconds"):
+        Timeout(0.001, hard=hard)
+
+
+@pytest.mark.parametrize("soft", [1.5, timedelta(seconds=1.5)], ids=repr)
+def test_a_hard_limit_comes_five_seconds_after_the_soft_one(soft: float | timedelta) -> None:
+    assert Timeout(soft).hard_after == 6.5
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_a_retention_is_a_length_of_time_for_each_status(status: str) -> None:
+    values: list[Any] = [1, 0.5, timedelta(days=7), None]
+    for value in values:
+        assert getattr(Retention(**{status: value}), status) is value
+    for value in [value for value in NOT_A_DURATION if value is not None]:
+        with pytest.raises(ConfigurationError, match=f"option retention.{status}: expected a timedelta or a number of"):
+            Retention(**{status: value})
+    assert Retention(**{status: 1})
+    assert not Retention()

@@ -306,6 +306,16 @@ def test_validators_of_the_users_own_have_their_say() -> None:
 # --- what is no handler -----------------------------------------------------------------------------------------------
 
 
+async def unannotated(first, second=2) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore[reportUnknownParameterType, reportMissingParameterType]  # noqa: ANN001
+
+
+def test_parameters_without_annotations_take_anything(make_job: Callable[..., Job[Any]]) -> None:
+    payload = declared(unannotated)  # pyright: ignore[reportUnknownArgumentType]
+    data = payload.bind(({"a": 1},), {})
+    assert data == {"first": {"a": 1}}
+    assert payload.arguments(make_job(data=data)) == ((), data)
+
+
 async def of_args(*values: int) -> None: ...
 async def of_kwargs(**values: int) -> None: ...
 async def of_position(value: int, /) -> None: ...

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monque import Retry
-from monque._retry import retry_delay
+from monque import Cancel, ConfigurationError, Fail, Retry
+from monque._retry import meaning, policy, policy_of_document, retry_delay
 
 SECOND = timedelta(seconds=1)
 
@@ -76,3 +77,69 @@ def test_jitter_spreads_the_delays_both_ways() -> None:
     delays = [retry_delay(Retry(base=60, jitter=0.5), 1) for _ in range(200)]
     assert any(delay is not None and delay < timedelta(seconds=110) for delay in delays)
     assert any(delay is not None and delay > timedelta(seconds=130) for delay in delays)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no"), "value"),
+        (UnicodeDecodeError("utf-8", b"", 0, 1, "no"), "unicode"),
+        (UnicodeEncodeError("utf-8", "", 0, 1, "no"), "value"),
+        (ConnectionResetError("gone"), "os"),
+        (KeyError("k"), None),
+        (SystemExit(1), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_the_most_special_type_of_an_exception_counts(error: BaseException, said: str | None) -> None:
+    names: dict[type[BaseException], str] = {OSError: "os", ValueError: "value", UnicodeDecodeError: "unicode"}
+    verdict = meaning(Retry(on={kind: partial(_fail, name) for kind, name in names.items()}), error)
+    assert (verdict and str(verdict)) == said
+
+
+def _fail(reason: str, _: BaseException) -> Fail:
+    return Fail(reason)
+
+
+def test_a_verdict_may_be_returned_or_raised() -> None:
+    def raises(error: ValueError) -> None:
+        raise Cancel(error)
+
+    error = ValueError("no need")
+    for say in (Cancel, raises):
+        verdict = meaning(Retry(on={ValueError: say}), error)
+        assert isinstance(verdict, Cancel)
+        assert verdict.reason is error
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="of its functions, got 'fail'"):
+        meaning(Retry(on={ValueError: lambda _: "fail"}), ValueError("no"))
+
+
+WORKERS = Retry(max_retries=7, on={ValueError: Fail})
+OWN = Retry(max_retries=3, base=2, cap=60, jitter=0.5)
+STORED: dict[str, Any] = {"maxRetries": 3, "base": 2.0, "cap": 60.0, "jitter": 0.5}
+
+
+def test_a_jobs_own_policy_says_nothing_about_exceptions() -> None:
+    assert policy(WORKERS, None) is WORKERS
+    assert policy(WORKERS, OWN) == Retry(max_retries=3, base=2, cap=60, jitter=0.5, on={ValueError: Fail})
+
+
+@pytest.mark.parametrize(
+    ("document", "own"),
+    [
+        ({}, None),
+        ({"retry": None}, None),
+        ({"retry": STORED}, OWN),
+        ({"retry": {**STORED, "maxRetries": 3.0}}, OWN),
+        ({"retry": {**STORED, "maxRetries": 0}}, None),
+        ({"retry": {}}, None),
+        ({"retry": []}, None),
+        ({"retry": "never"}, None),
+    ],
+    ids=repr,
+)
+def test_the_policy_in_a_document_counts_if_it_is_one(document: dict[str, Any], own: Retry | None) -> None:
+    assert policy_of_document(WORKERS, document) == policy(WORKERS, own)

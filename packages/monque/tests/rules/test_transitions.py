@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bson import ObjectId
 
-from monque import Job, JobStatus
+from monque import Job, JobStatus, Retry
 from monque import _transitions as transitions
-from monque.job import FollowUp, to_document
+from monque.job import FollowUp, LogLine, Progress, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ RECURRING = Job(
     updated_at=LATER,
     repeat_interval="0 9 * * *",
 )
+POLICY = Retry(max_retries=3, base=0.5, cap=60)
+SETTINGS: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
 ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
@@ -55,6 +58,8 @@ TAKEN_OVER = {
     "data": "$followUp.data",
     "nextRunAt": "$followUp.nextRunAt",
     "priority": "$followUp.priority",
+    "timeout": "$followUp.timeout",
+    "retry": "$followUp.retry",
     "failCount": 0,
     "updatedAt": "$$NOW",
 }
@@ -114,15 +119,15 @@ EDGES = {
         {"_id": A, "status": {"$in": ["failed", "cancelled"]}},
         {
             "$set": {"status": "pending", "failCount": 0, "nextRunAt": LATER},
-            "$unset": CLAIM | {"failReason": "", "attempts": "", "followUp": ""},
+            "$unset": CLAIM | {"failReason": "", "attempts": "", "followUp": "", "expireAt": ""},
             "$currentDate": TOUCHED,
         },
     ),
     "supersede": (
-        transitions.supersede(A, replace(RECURRING, priority=3)),
+        transitions.supersede(A, replace(RECURRING, priority=3, timeout=1.5, retry=POLICY)),
         {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
         {
-            "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0, "priority": 3},
+            "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0, "priority": 3, **SETTINGS},
             "$unset": {"attempts": "", "failReason": "", "followUp": ""},
             "$currentDate": TOUCHED,
         },
@@ -132,15 +137,15 @@ EDGES = {
         {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
         {
             "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0},
-            "$unset": {"attempts": "", "failReason": "", "followUp": "", "priority": ""},
+            "$unset": {"attempts": "", "failReason": "", "followUp": "", "priority": "", "timeout": "", "retry": ""},
             "$currentDate": TOUCHED,
         },
     ),
     "follow_up": (
-        transitions.follow_up(A, replace(RECURRING, priority=-3)),
+        transitions.follow_up(A, replace(RECURRING, priority=-3, timeout=1.5, retry=POLICY)),
         {"_id": A, "status": {"$in": ["processing"]}, "repeatInterval": None},
         {
-            "$set": {"followUp": {"data": {"new": True}, "nextRunAt": LATER, "priority": -3}},
+            "$set": {"followUp": {"data": {"new": True}, "nextRunAt": LATER, "priority": -3, **SETTINGS}},
             "$currentDate": TOUCHED,
         },
     ),
@@ -248,6 +253,23 @@ EDGES = {
             "$currentDate": TOUCHED,
         },
     ),
+    "remark how far it is": (
+        transitions.remark(A, "T", progress=Progress(0.5, None, NOW), lines=[], keep=0),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {"$set": {"progress": {"fraction": 0.5, "at": NOW}}},
+    ),
+    "remark how far it is, and log lines": (
+        transitions.remark(
+            A, "T", progress=Progress(1, "done", NOW), lines=[LogLine(NOW, "INFO", "app", "on")], keep=3
+        ),
+        {"_id": A, "status": "processing", "claimToken": "T"},
+        {
+            "$set": {"progress": {"fraction": 1, "message": "done", "at": NOW}},
+            "$push": {
+                "logs": {"$each": [{"at": NOW, "level": "INFO", "logger": "app", "message": "on"}], "$slice": -3}
+            },
+        },
+    ),
     "refuse": (
         transitions.refuse(A, reason="odd"),
         {"_id": A, "status": "pending"},
@@ -276,18 +298,87 @@ def test_the_table_has_every_edge() -> None:
         for name, value in vars(transitions).items()
         if callable(value) and getattr(value, "__annotations__", {}).get("return") == "Transition"
     }
-    assert made - {"_settle", "_manage", "_unscheduled"} == {name.split()[0] for name in EDGES}
+    # These make no edges, but add to them.
+    made -= {"_settle", "_manage", "_unscheduled", "with_expiry", "with_failure", "with_remark", "with_result"}
+    assert made == {name.split()[0] for name in EDGES}
     documented = set((transitions.__doc__ or "").split()) | {"recover_recurring", "recover_followed"}
     assert {name.split()[0] for name in EDGES} <= documented
 
 
+FAILURE = {"at": NOW, "attempt": 1, "error": "ValueError: no", "traceback": "…"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        transitions.retry(A, "T", fail_count=1, reason="no", next_run_at=LATER),
+        transitions.fail(A, "T", fail_count=1, reason="no"),
+        transitions.repeat(RECURRING, "T", next_run_at=LATER, reason="no"),
+    ],
+    ids=["retry", "fail", "repeat"],
+)
+def test_what_went_wrong_is_remembered_beside(change: Transition) -> None:
+    before = copy.deepcopy(change)
+    first = transitions.with_failure(change, FAILURE, is_first=True)
+    later = transitions.with_failure(change, FAILURE, is_first=False)
+    assert change == before
+    assert first == replace(change, update={**change.update, "$set": {**change.update["$set"], "errors": [FAILURE]}})
+    assert later == replace(change, update={**change.update, "$push": {"errors": {"$each": [FAILURE], "$slice": -5}}})
+
+
+def test_what_was_returned_is_kept_beside_and_forgets_what_was_kept_before() -> None:
+    change = transitions.complete([A], "T", now=NOW)
+    before = copy.deepcopy(change)
+    kept = transitions.with_result(change, None, None)
+    refused = transitions.with_result(change, None, "too large")
+    assert change == kept_back(kept, "result") == kept_back(refused, "resultError") == before
+    assert (kept.update["$set"]["result"], kept.update["$unset"]["resultError"]) == (None, "")
+    assert (refused.update["$set"]["resultError"], refused.update["$unset"]["result"]) == ("too large", "")
+
+
+def kept_back(change: Transition, name: str) -> Transition:
+    """The change without what was added to it."""
+    other = {"result": "resultError", "resultError": "result"}[name]
+    update = {operator: dict(fields) for operator, fields in change.update.items()}
+    del update["$set"][name], update["$unset"][other]
+    return replace(change, update=update)
+
+
+def test_a_follow_up_takes_over_without_what_came_of_the_run() -> None:
+    change = transitions.follow(A, "T")
+    assert transitions.with_failure(change, FAILURE, is_first=True) is change
+    assert transitions.with_result(change, 1, None) is change
+
+
+def test_what_the_handler_said_last_can_be_part_of_another_edge() -> None:
+    said = transitions.remark(A, "T", progress=Progress(1, None, NOW), lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    lines = transitions.remark(A, "T", progress=None, lines=[LogLine(NOW, "I", "a", "b")], keep=1)
+    completed, followed = transitions.complete([A], "T", now=NOW), transitions.follow(A, "T")
+    both = transitions.with_remark(completed, said)
+    assert both.filter == completed.filter
+    assert both.update == {
+        **completed.update,
+        "$set": {**completed.update["$set"], "progress": {"fraction": 1, "at": NOW}},
+        "$push": said.update["$push"],
+    }
+    assert transitions.with_remark(completed, lines).update == {**completed.update, "$push": said.update["$push"]}
+    # It is about something else from then on.
+    assert transitions.with_remark(followed, said) is followed
+
+
+@pytest.mark.parametrize("settings", [{}, {"timeout": 1.5, "retry": POLICY}], ids=["plain", "with settings"])
 @pytest.mark.parametrize("timezone", [None, "Europe/Berlin"])
 @pytest.mark.parametrize("expression", ["0 9 * * *", "0 8 * * *"])
-def test_a_new_schedule_moves_a_job_only_while_it_waits(timezone: str | None, expression: str) -> None:
-    wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, next_run_at=LATER)
+def test_a_new_schedule_moves_a_job_only_while_it_waits(
+    timezone: str | None, expression: str, settings: dict[str, Any]
+) -> None:
+    wanted = replace(RECURRING, repeat_interval=expression, timezone=timezone, data={"new": False}, **settings)
     waiting, running = transitions.redefine(RECURRING, wanted)
-    values = {"repeatInterval": expression, "data": {"new": False}, **({"timezone": timezone} if timezone else {})}
-    unset = {"$unset": {"followUp": ""} | ({} if timezone else {"timezone": ""})}
+    values: dict[str, Any] = {"repeatInterval": expression, "data": {"new": False}}
+    values |= {"timezone": timezone} if timezone else {}
+    values |= SETTINGS if settings else {}
+    gone = {"followUp", "timezone", "timeout", "retry"} - values.keys()
+    unset = {"$unset": dict.fromkeys(gone, "")}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
     assert waiting.update == {"$set": {**values, **moved}, **unset, "$currentDate": TOUCHED}
@@ -299,6 +390,16 @@ def test_the_heartbeat_interval_is_in_whole_milliseconds() -> None:
     claim = transitions.claim([A], token="T", instance="I", heartbeat_interval=1 / 3)  # noqa: S106
     assert claim.update["$set"]["heartbeatInterval"] == 333
     assert type(claim.update["$set"]["heartbeatInterval"]) is int
+
+
+def test_a_change_of_several_jobs_is_that_of_each() -> None:
+    change = transitions.release([A, B], "T")
+    assert transitions.apart(change) == [transitions.release([job], "T") for job in (A, B)]
+
+
+def test_whatever_nobody_runs_may_be_deleted() -> None:
+    assert transitions.delete([A]) == {"_id": A, "status": {"$ne": "processing"}}
+    assert transitions.delete([A, B]) == {"_id": {"$in": [A, B]}, "status": {"$ne": "processing"}}
 
 
 # --- on real documents --------------------------------------------------------------------------------------------
@@ -448,8 +549,10 @@ def test_a_follow_up_takes_over_with_a_clean_slate(
     jobs = monque_database["jobs"]
     # Text that would be an expression, were it not taken as it is.
     data = {"$x": {"$literal": "$status"}, "list": ["$name", None], "none": None}
-    follow_up = FollowUp(data, FUTURE, priority)
-    before = stored_job(make_job, JobStatus.PROCESSING, follow_up=follow_up, priority=-5, unique_key="k")
+    settings: dict[str, Any] = {"timeout": 1.5, "retry": POLICY} if priority else {}
+    follow_up = FollowUp(data, FUTURE, priority, **settings)
+    own: dict[str, Any] = {"priority": -5, "timeout": 60, "retry": Retry()}
+    before = stored_job(make_job, JobStatus.PROCESSING, follow_up=follow_up, unique_key="k", **own)
     jobs.insert_one(before)
     change = transitions.follow(before["_id"], "own", reason=reason)
     assert jobs.update_one(change.filter, change.update).modified_count == 1
@@ -463,7 +566,7 @@ def test_a_follow_up_takes_over_with_a_clean_slate(
         "failCount": 0,
         "settledBy": "own",
         "updatedAt": after["updatedAt"],
-        **({"priority": priority} if priority else {}),
+        **({"priority": priority, **SETTINGS} if priority else {}),
         **({"failReason": reason} if reason else {}),
     }
 

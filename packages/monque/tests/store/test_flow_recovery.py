@@ -42,7 +42,7 @@ def server_time(raw: Collection[Document]) -> datetime:
 
 
 def plan(*leases: Document, timeout: float = 30, max_attempts: int = 10) -> Recovery:
-    return plan_recovery(leases, now=NOW, timeout=timeout, max_attempts=max_attempts)
+    return plan_recovery(leases, now=NOW, timeout=timeout, max_attempts=lambda _: max_attempts)
 
 
 # --- the next job that is due ---------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ async def test_a_lost_settle_examines_the_jobs_it_is_about(crowd: Crowd) -> None
 
 async def test_taking_back_examines_the_jobs_it_is_about(crowd: Crowd) -> None:
     survey = await crowd.flow.survey(NAMES, 0)
-    recovery = plan_recovery(survey.leases[:FEW], now=NOW, timeout=30, max_attempts=10)
+    recovery = plan_recovery(survey.leases[:FEW], now=NOW, timeout=30, max_attempts=lambda _: 10)
     crowd.plans.clear()
     assert await crowd.flow.recover(recovery.requeue) == FEW
     assert crowd.cost() == FEW

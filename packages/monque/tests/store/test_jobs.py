@@ -26,6 +26,8 @@ from monque import (
     Options,
     UniqueKeyConflictError,
 )
+from monque._results import Waiting
+from monque._store.flow import Flow
 from monque.events import EventName, Events
 from monque.testing import eventually
 
@@ -626,7 +628,7 @@ def woken() -> Woken:
 
 @pytest.fixture
 def jobs(collection: AsyncCollection[Document], clock: ServerClock, woken: Woken) -> Jobs:
-    return Jobs(collection, clock, Events(), woken)
+    return Jobs(collection, clock, Events(), woken, Waiting(Flow(collection).endings, Events()).result)
 
 
 async def test_what_becomes_due_wakes_the_instance(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,13 +32,15 @@ from monque import (
     NewJob,
     Options,
     PayloadTooLargeError,
+    Retry,
+    Router,
     UniqueKeyConflictError,
     _monque,
 )
 from monque.sync import Jobs, Monque
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 
     from pymongo.database import Database
 
@@ -67,16 +72,17 @@ class Heard:
 def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Database[Data]) -> None:
     later = datetime(2100, 1, 1, tzinfo=UTC)
     jobs = [
-        monque.enqueue("a", {"n": 1}, run_at=later, unique_key="k", priority=3),
+        monque.enqueue("a", {"n": 1}, run_at=later, unique_key="k", priority=3, timeout=30, retry=Retry(base=3, cap=9)),
         monque.enqueue(NewJob(name="b", delay=60)),
         monque.now("c", [1]),
-        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily"),
+        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily", timeout=5),
         *monque.enqueue_many([("e", 1), {"name": "f", "data": 2}]),
         *monque.enqueue_many(("g", number) for number in range(2)),
     ]
     assert [job.name for job in jobs] == ["a", "b", "c", "d", "e", "f", "g", "g"]
     assert (jobs[0].next_run_at, jobs[0].unique_key, jobs[0].priority) == (later, "k", 3)
-    assert (jobs[3].repeat_interval, jobs[3].timezone) == ("@daily", "Europe/Berlin")
+    assert (jobs[0].timeout, jobs[0].retry) == (30.0, Retry(base=3, cap=9))
+    assert (jobs[3].repeat_interval, jobs[3].timezone, jobs[3].timeout) == ("@daily", "Europe/Berlin", 5.0)
     assert [monque.jobs.get(job.id) for job in jobs] == jobs
     assert monque_database["monque_jobs"].count_documents({}) == 8
     assert monque.enqueue("a", unique_key="k") == jobs[0]
@@ -214,12 +220,16 @@ def test_a_label_stays_and_the_identity_is_fresh(monque_uri: str) -> None:
 
 
 def test_a_server_that_cannot_be_reached_is_told_at_each_call() -> None:
-    monque = Monque("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
-    for _ in range(2):
-        with pytest.raises(ConnectionError, match="cannot connect to MongoDB"):
-            monque.now("work")
-    assert not monque.is_healthy()
-    monque.close()
+    with warnings.catch_warnings():
+        # The driver leaves sockets to be collected when it is closed while it connects.
+        warnings.simplefilter("ignore", ResourceWarning)
+        monque = Monque("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="cannot connect to MongoDB"):
+                monque.now("work")
+        assert not monque.is_healthy()
+        monque.close()
+        gc.collect()
 
 
 def test_what_holds_for_the_first_call_does_not_hold_for_what_runs_in_the_background(
@@ -395,6 +405,73 @@ class asynchronous_producer:  # noqa: N801  used as a function
         self._monque.close()
 
 
+def test_the_workers_of_a_router_are_included(monque: Monque) -> None:
+    router, heard = Router(), Heard()
+
+    @router.worker("work")
+    async def work(job: Job[Any]) -> None:
+        heard(job.data)
+
+    monque.include(router)
+    monque.enqueue(work.new(7))
+    monque.start()
+    heard.wait()
+    assert heard.things == [7]
+
+
+def test_middleware_surrounds_runs(monque: Monque) -> None:
+    heard = Heard()
+
+    @monque.use
+    @asynccontextmanager
+    async def middleware(job: Job[Any]) -> AsyncGenerator[None]:
+        heard("before")
+        yield
+
+    @monque.worker("work")
+    async def work(job: Job[Any]) -> None:
+        heard("work")
+
+    monque.now("work")
+    monque.start()
+    heard.wait(2)
+    assert heard.things == ["before", "work"]
+
+
+def test_a_handler_enqueues_by_awaiting(monque: Monque) -> None:
+    heard = Heard()
+
+    @monque.worker("second")
+    async def second(number: int) -> None:
+        heard(number)
+
+    @monque.worker("first")
+    async def first(number: int) -> None:
+        await second.enqueue(number=number + 1)
+
+    monque.enqueue(first.new(number=1))
+    monque.start()
+    heard.wait()
+    assert heard.things == [2]
+
+
+def test_a_hurried_stop_gives_jobs_back(monque: Monque) -> None:
+    heard = Heard()
+
+    @monque.worker("endless")
+    async def endless(job: Job[Any]) -> None:
+        heard(job.id)
+        await asyncio.Event().wait()
+
+    job = monque.now("endless")
+    monque.start()
+    heard.wait()
+    monque.stop(hurry=True)
+    found = monque.jobs.get(job.id)
+    assert found is not None
+    assert found.status is JobStatus.PENDING
+
+
 def test_stopping_what_was_never_begun_does_nothing(monque_uri: str) -> None:
     monque = Monque(monque_uri)
     monque.stop()
@@ -488,8 +565,8 @@ def public(face: type) -> set[str]:
 
 def test_both_faces_have_the_same_methods_with_the_same_parameters() -> None:
     for blocking, awaited in ((Monque, asynchronous.Monque), (Jobs, asynchronous.Jobs)):
-        # `worker` is that of the asynchronous one, and an attribute.
-        names = public(awaited) - {"worker"}
+        # These are those of the asynchronous one, and attributes.
+        names = public(awaited) - {"worker", "use"}
         assert public(blocking) == names
         for name in names - {"on", "once", "off", "jobs"}:
             assert parameters(getattr(blocking, name)) == parameters(getattr(awaited, name)), name

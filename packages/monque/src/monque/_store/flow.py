@@ -42,6 +42,9 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 OLDEST_LEASES = 100
+# Seconds; whoever looks for the end of jobs looks again.
+_LONGEST_LOOK = 10.0
+_ENDED = [status.value for status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)]
 
 # What the server says when it is one document that it cannot change: `attempts` is no number, or too large a one; the
 # document does not pass the collection's validation; it would become too large.
@@ -63,6 +66,7 @@ _LEASE_FIELDS: Document = {
             "nextRunAt",
             "repeatInterval",
             "timezone",
+            "retry",
         ),
         1,
     ),
@@ -256,6 +260,10 @@ class Flow:
         """Write one outcome as part of the session's transaction; False if the claim is gone or the job changed."""
         return (await self._jobs.update_one(change.filter, change.update, session=session)).matched_count == 1
 
+    async def remark(self, changes: Sequence[Transition]) -> Mapping[ObjectId, Exception]:
+        """Write what handlers say, in one command, where their claims hold; why the server refused some, by id."""
+        return (await self._write(changes))[1]
+
     async def is_settled(self, job: ObjectId, token: str, session: AsyncClientSession) -> bool:
         """Whether an outcome was written under this claim, as the session's transaction sees it."""
         return await self._jobs.find_one({"_id": job, "settledBy": token}, {"_id": 1}, session=session) is not None
@@ -264,6 +272,13 @@ class Flow:
         """The job as it is now, or as the session's transaction sees it, if the claim still holds."""
         document = await self._jobs.find_one(transitions.held([job], token), session=session)
         return None if document is None else from_document(document)
+
+    async def endings(self, jobs: Sequence[ObjectId]) -> dict[ObjectId, tuple[str, Document | None]]:
+        """Of those of `jobs` that exist: their status, and the document if they have ended; one command."""
+        ended = {"$cond": [{"$in": ["$status", _ENDED]}, "$$ROOT", "$$REMOVE"]}
+        with pymongo.timeout(_LONGEST_LOOK):
+            found = self._glance.find({"_id": {"$in": jobs}}, {"status": 1, "job": ended}).batch_size(len(jobs) + 1)
+            return {row["_id"]: (str(row.get("status")), row.get("job")) async for row in found}
 
     async def survey(self, names: Sequence[str], age: float) -> Survey:
         """When the next job of `names` is due, and which leases are the oldest; one command.

@@ -5,6 +5,7 @@ monque_due      when the next prioritised job is due; for normal ones monque_cla
 monque_lease    whose lease ran out
 monque_unique   one pending or processing job per name and unique key
 monque_settled  what has ended, for people: written once, when a job is settled
+monque_expiry   what has ended and is to be deleted, and when; only where there is a retention
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ DUE = "monque_due"
 LEASE = "monque_lease"
 UNIQUE = "monque_unique"
 SETTLED = "monque_settled"
+EXPIRY = "monque_expiry"
 
 UNIQUE_FIELDS = ["name", "uniqueKey"]
 # Highest priority first, absent (normal) after the negative ones: see `Flow.look` for what follows from that.
@@ -61,6 +63,24 @@ def models() -> list[IndexModel]:
     ]
 
 
+def expiry() -> IndexModel:
+    """The index by which the server deletes jobs.
+
+    Only what has ended is in it: other programs that make jobs pending again know nothing of `expireAt`.
+    """
+    return IndexModel(
+        [("expireAt", ASCENDING)],
+        name=EXPIRY,
+        expireAfterSeconds=0,
+        partialFilterExpression={"expireAt": {"$exists": True}, "status": {"$in": ENDED}},
+    )
+
+
 async def create(collection: AsyncCollection[dict[str, Any]]) -> None:
     """Create those that are missing."""
     await collection.create_indexes(models())
+
+
+async def create_expiry(collection: AsyncCollection[dict[str, Any]]) -> None:
+    """Create the index by which the server deletes jobs, if it is missing."""
+    await collection.create_indexes([expiry()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,18 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from monque import _transitions as transitions
 from monque import events as ev
 from monque._intake import check_run_at
+from monque._settlement import after
 from monque._store.errors import driver_errors, is_key_taken
 from monque._store.filters import Document, JobFilter, Scan, check_filter, job_names, object_id, scans
 from monque.errors import (
     ConnectionError,
+    InvalidArgumentError,
     JobStateError,
     MonqueError,
     UniqueKeyConflictError,
 )
 from monque.job import Job, JobStatus, from_document
+from monque.options import Duration, Retention, is_duration, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +39,9 @@ __all__ = ["BulkResult", "Jobs"]
 
 # Told of jobs that may be due: their name, or None for any, and when.
 Wake = Callable[[Iterable[tuple[str | None, "datetime"]]], None]
+
+# Waits for so many seconds for the end of a job, and gives its result.
+Wait = Callable[["ObjectId", float], Awaitable[Any]]
 
 _BATCH = 1000
 
@@ -61,7 +67,13 @@ class Jobs:
     """
 
     def __init__(
-        self, collection: AsyncCollection[Document], clock: ServerClock, events: ev.Events, wake: Wake
+        self,
+        collection: AsyncCollection[Document],
+        clock: ServerClock,
+        events: ev.Events,
+        wake: Wake,
+        wait: Wait,
+        retention: Retention = Retention(),  # noqa: B008  it is frozen
     ) -> None:
         # Text that is no valid UTF-8 is shown as well as it can be: somebody wants to see, or get rid of, just that.
         lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
@@ -69,6 +81,8 @@ class Jobs:
         self._clock = clock
         self._events = events
         self._wake = wake
+        self._retention = retention
+        self._wait = wait
 
     # --- one --------------------------------------------------------------------------------------------------------
 
@@ -101,6 +115,48 @@ class Jobs:
             document = await self._jobs.find_one({"_id": object_id(job_id)})
         return None if document is None else from_document(document)
 
+    async def result(self, job_id: ObjectId | str, timeout: Duration = 60) -> Any:  # noqa: ANN401
+        """Wait for a job to end, and give what its handler returned, if its worker stores that.
+
+        Any number may wait at once, in handlers, too: there is one command for all of them at a time.
+
+        Args:
+            job_id: Its id, as an ObjectId or its 24 hexadecimal digits.
+            timeout: For how long to wait, as a timedelta or in seconds.
+
+        Returns:
+            The result as it is stored; None if there is none.
+
+        Raises:
+            JobFailedError: It has failed for good.
+            JobCancelledError: It was cancelled.
+            JobMissingError: There is no such job, or none any more.
+            ResultError: It has completed, but its result could not be stored.
+            ResultTimeoutError: It has not ended in time. So it is with a recurring job, which never ends.
+            InvalidJobIdentifierError: `job_id` is no id.
+            InvalidArgumentError: `timeout` is no length of time.
+            JobDocumentError: It has ended, but cannot be read as a job.
+
+        Example:
+            >>> import asyncio
+            >>> from monque import Monque
+            >>> monque = Monque()
+            >>> @monque.worker("count", store_result=True)
+            ... async def count(job: Job[list[int]]) -> int:
+            ...     return len(job.data)
+            >>> async def main() -> None:
+            ...     async with monque:
+            ...         await monque.start()
+            ...         job = await monque.enqueue("count", [1, 2, 3])
+            ...         print(await monque.jobs.result(job.id))
+            >>> asyncio.run(main())
+            3
+        """
+        job_id = object_id(job_id)
+        if not is_duration(timeout) or seconds(timeout) < 0:
+            raise InvalidArgumentError("timeout", timeout, "a timedelta or a number of seconds, 0 to 1,000 years")
+        return await self._wait(job_id, seconds(timeout))
+
     async def cancel(self, job_id: ObjectId | str) -> Job[Any] | None:
         """Keep a job from running, or from going on running.
 
@@ -130,7 +186,7 @@ class Jobs:
             cancelled
         """
         try:
-            job = await self._change(transitions.cancel([object_id(job_id)]), "cancel")
+            job = await self._change(self._cancel([object_id(job_id)]), "cancel")
         except JobStateError as error:
             if error.current_status is not JobStatus.CANCELLED:
                 raise
@@ -244,6 +300,9 @@ class Jobs:
         self._tell_of_deleted(document)
         return True
 
+    def _cancel(self, jobs: Sequence[ObjectId]) -> Transition:
+        return transitions.with_expiry(transitions.cancel(jobs), after(self._clock.now(), self._retention.cancelled))
+
     def _tell_of_deleted(self, document: Document) -> None:
         try:
             job = from_document(document)
@@ -305,7 +364,7 @@ class Jobs:
             2
         """
         check_filter(filter, all=all)
-        change = transitions.cancel([])
+        change = self._cancel([])
         with driver_errors("cancel the jobs"):
             count = await self._update_all(scans(filter, _allowed(change)), change.update)
         if count:

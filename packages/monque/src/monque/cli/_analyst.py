@@ -26,7 +26,7 @@ class Analyst:
     def __init__(self, results: AsyncCollection[dict[str, Any]]) -> None:
         self._results = results
 
-    async def handle(self, job: Job[dict[str, Any]]) -> None:
+    async def handle(self, job: Job[Any]) -> None:
         """Analyse the file of `job` and store the result."""
         began = time.perf_counter()
         found = await asyncio.to_thread(analyse, from_stored(job.data["path"]))

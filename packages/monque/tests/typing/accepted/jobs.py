@@ -34,6 +34,9 @@ async def main() -> None:
     async with Monque(options=options) as monque:
         assert_type(monque, Monque)
         job = await monque.enqueue("mail", {"to": "a@b.c"}, delay=timedelta(minutes=5), priority=3)
+        await monque.enqueue("mail", timeout=30, retry=Retry(max_retries=3))
+        await monque.enqueue(NewJob(name="mail", timeout=timedelta(minutes=1), retry=None))
+        await monque.schedule("@daily", "mail", timeout=30.5, retry=Retry())
         await monque.enqueue("mail", run_at=datetime.now(UTC))
         await monque.now("mail", [1, 2, 3])
         made = await monque.enqueue_many([NewJob(name="mail", delay=60), {"name": "mail"}, ("mail", {"to": "a@b.c"})])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
-from monque import Job, Monque, NewJob, Retry, Router, Timeout, Worker
+from monque import Job, JobHandle, Monque, NewJob, Retry, Router, Timeout, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -88,7 +88,9 @@ async def pages() -> AsyncIterator[NewJob]:
 
 
 async def produce() -> None:
-    assert_type(await send_email.enqueue(to="ada"), Job[Any])
+    assert_type(await send_email.enqueue(to="ada"), JobHandle[bool])
+    assert_type(await (await send_email.enqueue(to="ada")).result(), bool)
+    assert_type(await (await send_email.enqueue(to="ada")).refresh(), Job[Any])
     await send_email.enqueue("ada", "Dear", copies=2)
     await order.enqueue(Order("book", 1))
     await blocking.enqueue(Order("book", 1))
@@ -100,7 +102,8 @@ async def produce() -> None:
     await resize.enqueue_many(pages())
     await send_email.schedule("@daily", to="ada")
     later = send_email.with_(delay=60, unique_key="ada", on_conflict="raise").with_(priority=3)
-    await later.enqueue(to="ada")
+    assert_type(await (await later.enqueue(to="ada")).result(timeout=1), bool)
+    await send_email.with_(timeout=30, retry=Retry(max_retries=3)).enqueue("ada")
     await send_email.with_(run_at=datetime.now(UTC), timezone="Europe/Berlin", session=None).schedule("@daily", "ada")
 
 

@@ -42,6 +42,10 @@ async def main(monque: Monque, job: Job[dict[str, int]]) -> None:
     await monque.enqueue("mail", priority="high")  # error: text for a number
     await monque.enqueue("mail", unique_key="k", on_conflict="overwrite")  # error: there is no such word
     NewJob(name="mail", unique_key="k", on_conflict="skip")  # error: likewise
+    await monque.enqueue("mail", timeout="30")  # error: text for a length of time
+    await monque.enqueue("mail", retry=3)  # error: a number for a policy
+    await monque.schedule("@daily", "mail", retry={"max_retries": 3})  # error: likewise
+    NewJob(name="mail", timeout=None, retry=3)  # error: likewise
     await monque.enqueue_many(["mail"])  # error: names alone
     await monque.enqueue_many([("mail", 1, 2)])  # error: three of a pair
     NewJob("mail")  # error: fields have names

@@ -67,12 +67,15 @@ async def produce(text: str) -> None:
     await order.enqueue({"product": text})  # error: a dict for an Order
     await order.enqueue(product=text)  # error: its data have no name
     await order.enqueue(Order(text), Order(text))  # error: one too many
+    total: int = await (await mail.enqueue("ada")).result()  # error: it returns text
+    print(total, (await mail.enqueue("ada")).status)  # error: the job of a handle has that
     await mail.schedule(to="ada")  # error: the expression is missing
     await mail.schedule("@daily")  # error: an argument is missing
     mail.new(5)  # error: a number for text
     await mail.enqueue_many(["ada"])  # error: names are no jobs
     mail.with_(delay="60")  # error: text for a length of time
     mail.with_(on_conflict="explode")  # error: there is no such way
+    mail.with_(retry=3)  # error: a number for a policy
     mail.with_(colour=5)  # error: there is no such setting
     await mail.with_(priority=3).enqueue(to=1)  # error: a number for text
     mail.name = "post"  # error: workers cannot be changed

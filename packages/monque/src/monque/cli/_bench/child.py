@@ -116,7 +116,7 @@ async def consume(database: AsyncDatabase[Any], task: Mapping[str, Any], _: asyn
     late: list[float] = []
     listening, done = asyncio.Event(), asyncio.Event()
 
-    async def note(job: Job[dict[str, float]]) -> None:
+    async def note(job: Job[Any]) -> None:
         # The monotonic clock is that of the machine, and the same in all its processes.
         late.append((time.monotonic() - job.data["called"]) * 1000)
         if len(late) == task["jobs"]:
