@@ -78,6 +78,9 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_transactions(self) -> None:
+        assert run("transactions.py") == ["ada -30", "grace 30"]
+
     def test_typed(self) -> None:
         problem, *done = run("typed.py")
         assert problem.startswith("data['price']: expected ")

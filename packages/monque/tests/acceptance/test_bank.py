@@ -32,18 +32,16 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).with_name("bank_program.py")
 KILLS = int(os.environ.get("MONQUE_BANK_KILLS", "30"))
-ACCOUNTS = 40
+ACCOUNTS = 200
 START = 10_000
 # Enough for there to be some left whenever a process is killed: they are enqueued as they are used up.
 BATCH = 200
-
-Bank = "Database[dict[str, Any]]"
 
 
 @pytest.fixture(scope="module")
 def uri() -> Iterator[str]:
     # What a process that was killed has locked is locked until the server ends its transaction, by default 60 s later.
-    with EmbeddedMongoDB(ephemeral=True, parameters={"transactionLifetimeLimitSeconds": "2"}) as server:
+    with EmbeddedMongoDB(ephemeral=True, parameters={"transactionLifetimeLimitSeconds": "1"}) as server:
         yield with_database(server.uri, "bank")
 
 
@@ -52,24 +50,41 @@ def bank(uri: str) -> Iterator[Database[dict[str, Any]]]:
     with MongoClient[dict[str, Any]](uri, tz_aware=True) as client:
         bank = client.get_default_database()
         bank.accounts.insert_many([{"_id": number, "cents": START} for number in range(ACCOUNTS)])
-        bank.create_collection("ledger")
+        bank.ledger.insert_one({})  # so that no transaction has to make it
+        bank.ledger.delete_many({})
         yield bank
-        client.drop_database(bank.name)
+        for collection in ("accounts", "ledger", "monque_jobs"):
+            bank[collection].delete_many({})
 
 
 @pytest.fixture
-def start(uri: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts processes that work for the bank. None of them outlives the test."""
-    processes: list[subprocess.Popen[bytes]] = []
+def start(uri: str) -> Iterator[Callable[[], int]]:
+    """Starts processes that work for the bank; they end with the one they come from."""
+    with subprocess.Popen(
+        [sys.executable, PROGRAM, uri],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as nursery:
+        assert nursery.stdin
+        assert nursery.stdout
+        to, back = nursery.stdin, nursery.stdout
 
-    def start() -> subprocess.Popen[bytes]:
-        processes.append(subprocess.Popen([sys.executable, PROGRAM, uri], stderr=subprocess.DEVNULL))
-        return processes[-1]
+        def start() -> int:
+            print(file=to, flush=True)
+            return int(back.readline())
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+        yield start
+        nursery.kill()
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Orders:
@@ -90,23 +105,20 @@ class Orders:
         return {"from": giver, "to": taker, "cents": random.randint(1, 999), "transfer": self.number}
 
 
-async def work_and_die(
-    bank: Database[dict[str, Any]], orders: Orders, start: Callable[[], subprocess.Popen[bytes]]
-) -> None:
+async def work_and_die(bank: Database[dict[str, Any]], orders: Orders, start: Callable[[], int]) -> None:
     """Four processes at work, of which one after the other is killed, at no particular moment, and replaced."""
     processes = [start() for _ in range(4)]
     for _ in range(KILLS):
         await orders.top_up()
         moved = bank.ledger.estimated_document_count() + random.randint(1, 15)
         await patiently(lambda moved=moved: bank.ledger.estimated_document_count() >= moved)
-        victim = processes.pop(0)
-        victim.send_signal(signal.SIGKILL)
+        os.kill(processes.pop(0), signal.SIGKILL)
         processes.append(start())
 
 
 @pytest.mark.timeout(1200)
 async def test_processes_that_are_killed_at_any_moment_lose_and_double_no_cent(
-    uri: str, bank: Database[dict[str, Any]], start: Callable[[], subprocess.Popen[bytes]]
+    uri: str, bank: Database[dict[str, Any]], start: Callable[[], int]
 ) -> None:
     async with Monque(uri) as monque:
         orders = Orders(monque, bank)
@@ -124,3 +136,21 @@ async def test_processes_that_are_killed_at_any_moment_lose_and_double_no_cent(
     interrupted = bank.monque_jobs.count_documents({"attempts": {"$gt": 1}})
     assert interrupted > 0
     print(f"{KILLS} processes killed, {orders.number} transfers, {interrupted} of them interrupted")
+
+
+async def test_a_process_that_is_frozen_for_longer_than_its_lease_doubles_nothing(
+    uri: str, bank: Database[dict[str, Any]], start: Callable[[], int]
+) -> None:
+    frozen = start()
+    async with Monque(uri) as monque:
+        data = {"from": 0, "to": 1, "cents": 1, "transfer": 1, "seconds": 0.5}
+        await monque.enqueue("transfer", data)
+        await patiently(lambda: statuses(bank) == {"processing": 1})
+        os.kill(frozen, signal.SIGSTOP)
+        start()
+        await patiently(lambda: statuses(bank) == {"completed": 1})
+        os.kill(frozen, signal.SIGCONT)
+        os.kill(frozen, signal.SIGTERM)
+        await patiently(lambda: not is_alive(frozen))
+    assert [row["cents"] for row in bank.accounts.find({"_id": {"$lt": 2}}).sort("_id")] == [START - 1, START + 1]
+    assert bank.ledger.count_documents({}) == 1
