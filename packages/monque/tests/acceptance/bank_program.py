@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import Any
 
-from worker_program import end_with_parent
+from worker_program import end_with_parent  # type: ignore[import-not-found]  # it lies beside this program
 
 from monque import Concurrency, Job, Lease, Monque, Options, Polling, Retry
 

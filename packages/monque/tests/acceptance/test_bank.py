@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,13 +106,17 @@ class Orders:
         return {"from": giver, "to": taker, "cents": random.randint(1, 999), "transfer": self.number}
 
 
+def has_moved(bank: Database[dict[str, Any]], transfers: int) -> bool:
+    return bank.ledger.estimated_document_count() >= transfers
+
+
 async def work_and_die(bank: Database[dict[str, Any]], orders: Orders, start: Callable[[], int]) -> None:
     """Four processes at work, of which one after the other is killed, at no particular moment, and replaced."""
     processes = [start() for _ in range(4)]
     for _ in range(KILLS):
         await orders.top_up()
         moved = bank.ledger.estimated_document_count() + random.randint(1, 15)
-        await patiently(lambda moved=moved: bank.ledger.estimated_document_count() >= moved)
+        await patiently(partial(has_moved, bank, moved))
         os.kill(processes.pop(0), signal.SIGKILL)
         processes.append(start())
 

@@ -209,8 +209,8 @@ async def test_a_follow_up_that_is_replaced_while_it_takes_over_is_the_later_one
         flow = monque._connection().flow
         reread = flow.reread
 
-        async def and_then_another(job: ObjectId, token: str) -> Job[Any] | None:
-            seen = await reread(job, token)
+        async def and_then_another(job: ObjectId, token: str, session: Any = None) -> Job[Any] | None:
+            seen = await reread(job, token, session)
             await monque.enqueue("work", 2, run_at=LATER, unique_key="k", on_conflict="run_after")
             return seen
 
@@ -232,8 +232,8 @@ async def test_a_follow_up_that_goes_while_it_takes_over_is_gone(schedule: bool,
         flow = monque._connection().flow
         reread = flow.reread
 
-        async def and_then_no_more(job: ObjectId, token: str) -> Job[Any] | None:
-            seen = await reread(job, token)
+        async def and_then_no_more(job: ObjectId, token: str, session: Any = None) -> Job[Any] | None:
+            seen = await reread(job, token, session)
             flow.reread = reread  # type: ignore[method-assign]
             if schedule:
                 await monque.schedule("0 0 1 1 *", "work", 2, unique_key="k")
