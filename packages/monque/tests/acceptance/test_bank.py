@@ -105,13 +105,16 @@ class Orders:
         return {"from": giver, "to": taker, "cents": random.randint(1, 999), "transfer": self.number}
 
 
+async def until_moved(bank: Database[dict[str, Any]], number: int) -> None:
+    await patiently(lambda: bank.ledger.estimated_document_count() >= number)
+
+
 async def work_and_die(bank: Database[dict[str, Any]], orders: Orders, start: Callable[[], int]) -> None:
     """Four processes at work, of which one after the other is killed, at no particular moment, and replaced."""
     processes = [start() for _ in range(4)]
     for _ in range(KILLS):
         await orders.top_up()
-        moved = bank.ledger.estimated_document_count() + random.randint(1, 15)
-        await patiently(lambda moved=moved: bank.ledger.estimated_document_count() >= moved)
+        await until_moved(bank, bank.ledger.estimated_document_count() + random.randint(1, 15))
         os.kill(processes.pop(0), signal.SIGKILL)
         processes.append(start())
 
