@@ -214,7 +214,7 @@ async def test_a_follow_up_that_is_replaced_while_it_takes_over_is_the_later_one
             await monque.enqueue("work", 2, run_at=LATER, unique_key="k", on_conflict="run_after")
             return seen
 
-        flow.reread = and_then_another  # type: ignore[method-assign, assignment]
+        flow.reread = and_then_another  # type: ignore[method-assign]
         runs.open()
         await eventually(lambda: bench.find(job)["status"] == "pending")
     assert bench.find(job)["data"] == 2
@@ -241,7 +241,7 @@ async def test_a_follow_up_that_goes_while_it_takes_over_is_gone(schedule: bool,
                 await monque.jobs.cancel(job)
             return seen
 
-        flow.reread = and_then_no_more  # type: ignore[method-assign, assignment]
+        flow.reread = and_then_no_more  # type: ignore[method-assign]
         runs.open()
         await eventually(lambda: bench.find(job)["status"] != "processing")
         await eventually(record.has(JobCompleteEvent if schedule else JobLostEvent))
