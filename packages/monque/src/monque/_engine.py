@@ -425,8 +425,9 @@ class Engine:
     async def _execute(self, run: _Run) -> Finished:
         self._events.emit(ev.JobStartEvent, run.job)
         worker, started = run.worker, time.perf_counter()
-        if run.job.timeout is not None or worker.timeout is not None:
-            self._limit(run, worker.timeout if run.job.timeout is None else Timeout(run.job.timeout))
+        timeout = worker.timeout if run.job.timeout is None else Timeout(run.job.timeout)
+        if timeout is not None:
+            self._limit(run, timeout)
         if worker.transaction:
             outcome = await self._transact(run)
         else:
@@ -502,14 +503,13 @@ class Engine:
             del self._held[run.job.id]
             self._events.emit(ev.JobLostEvent, run.job)
 
-    def _limit(self, run: _Run, timeout: Timeout | None) -> None:
+    def _limit(self, run: _Run, timeout: Timeout) -> None:
         """Tell the handler to end when its time is up, and wait no longer some time after that."""
-        if timeout is not None:
-            ending = JobTimeoutError(run.job.id, seconds(timeout.soft))
-            run.timers += [
-                self._loop.call_later(seconds(timeout.soft), run.end, ending),
-                self._loop.call_later(timeout.hard_after, self._overdue, run, timeout.hard_after),
-            ]
+        ending = JobTimeoutError(run.job.id, seconds(timeout.soft))
+        run.timers += [
+            self._loop.call_later(seconds(timeout.soft), run.end, ending),
+            self._loop.call_later(timeout.hard_after, self._overdue, run, timeout.hard_after),
+        ]
 
     def _overdue(self, run: _Run, duration: float) -> None:
         """The handler was told to end, and has not: a process is killed, others can only be named."""

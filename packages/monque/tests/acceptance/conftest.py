@@ -10,6 +10,9 @@ from .support import Process, Proxy, ReplicaSet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+# A program, which finds what lies beside it only when it is run as one.
+collect_ignore = ["bank_program.py"]
+
 
 @pytest.fixture
 def start_process(tmp_path: Any, monque_uri: str) -> Iterator[Callable[..., Process]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque import Job, JobErrorEvent, Retry, Timeout
+from monque import ConfigurationError, Job, JobErrorEvent, Retry, Timeout
 from monque.testing import eventually
 
 from .support import Record, working
@@ -142,3 +142,8 @@ async def test_one_that_hangs_is_under_the_time_limit(bench: Bench, when: str) -
     document = await run_one(bench, monque, "do")
     assert (document["status"], document["failReason"][:15]) == ("failed", "JobTimeoutError")
     assert not record.of(JobErrorEvent)
+
+
+def test_what_cannot_be_called_is_refused(bench: Bench) -> None:
+    with pytest.raises(ConfigurationError, match="option middleware: expected a function of a job"):
+        bench.monque().use(None)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

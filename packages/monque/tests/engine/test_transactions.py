@@ -464,6 +464,22 @@ async def test_a_job_that_is_cancelled_elsewhere_ends_its_handler(payments: Paym
     assert [event.job.id for event in record.of(JobLostEvent)] == [job.id]
 
 
+async def test_a_loss_is_told_once(bench: Bench) -> None:
+    monque = bench.monque()
+    record, runs = Record(monque), Gate()
+    monque.worker("greet", runs)
+    async with working(monque):
+        await monque.enqueue("greet")
+        await runs.reached(1)
+        engine = monque._connection().engine
+        assert engine is not None
+        (run,) = engine._running
+        for _ in range(2):
+            engine._lose(run)
+        runs.open()
+    assert len(record.of(JobLostEvent)) == 1
+
+
 async def test_leases_of_others_are_renewed_and_its_own_is_not(payments: Payments, bench: Bench) -> None:
     gates = {"pay": Gate(), "plain": Gate()}
     monque = bench.monque(lease=Lease(3))

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,17 @@ def main() -> None:
     # What goes wrong is for the parent to say.
     logging.getLogger("monque").addHandler(logging.NullHandler())
     if line:
-        asyncio.run(_work(json.loads(line)))
+        ending = threading.Lock()
+        asyncio.run(_work(json.loads(line), ending))
+        # Two ways to end, and only one may be taken.
+        ending.acquire()
 
 
-async def _work(task: Mapping[str, Any]) -> None:
+async def _work(task: Mapping[str, Any], ending: threading.Lock) -> None:
     begin = asyncio.Event()
     loop = asyncio.get_running_loop()
-    threading.Thread(target=_listen, args=(lambda: loop.call_soon_threadsafe(begin.set),), daemon=True).start()
+    tell_to_begin = partial(loop.call_soon_threadsafe, begin.set)
+    threading.Thread(target=_listen, args=(tell_to_begin, ending), daemon=True).start()
     try:
         async with open_database(task["uri"]) as given:
             await _ROLES[task["role"]](given.client[task["database"]], task, begin)
@@ -53,11 +58,12 @@ async def _work(task: Mapping[str, Any]) -> None:
         tell(error=redact(str(error)))
 
 
-def _listen(begin: Callable[[], object]) -> None:
+def _listen(begin: Callable[[], object], ending: threading.Lock) -> None:
     """Say when the parent wants it to begin, and end with it. Unbuffered: a lock on stdin would outlast the loop."""
     while os.read(0, 1):
         begin()
-    os._exit(0)
+    with ending:
+        os._exit(0)
 
 
 def tell(**facts: object) -> None:
