@@ -17,10 +17,10 @@ def test_a_few_jobs_end_as_they_should_in_every_place(monque_server: str, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(told.read_text())
     counts = {row[""]: [row[name] for name in ("completed", "late", "crashed", "cancelled")] for row in rows}
-    assert counts.keys() == {"loop", "thread", "process"}
-    for completed, late, crashed, cancelled in counts.values():
-        # On a slow machine more are late than are meant to be: the time a process takes to start counts, too.
-        assert completed + late + crashed + cancelled == 20
-        assert late >= 1
-        assert (crashed, cancelled) <= (1, 1)
+    completed, late, crashed, cancelled = counts.pop("process")
+    assert counts == {"loop": [17, 1, 1, 1], "thread": [17, 1, 1, 1]}
+    # The time that a process takes to start counts, too: on a slow machine one that was to complete or crash is late.
+    assert (completed + late + crashed, cancelled) == (19, 1)
+    assert completed <= 17
+    assert crashed <= 1
     assert "lag p99, ms" in done.stdout
