@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -134,6 +134,7 @@ class Monque(Face[_monque.Monque]):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -162,6 +163,7 @@ class Monque(Face[_monque.Monque]):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            tags=tags,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -182,6 +184,7 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -197,7 +200,14 @@ class Monque(Face[_monque.Monque]):
         """
         return self._link.call(
             lambda inner: inner.schedule(
-                expression, name, data, timezone=timezone, unique_key=unique_key, timeout=timeout, retry=retry
+                expression,
+                name,
+                data,
+                timezone=timezone,
+                unique_key=unique_key,
+                timeout=timeout,
+                retry=retry,
+                tags=tags,
             )
         )
 
