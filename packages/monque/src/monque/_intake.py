@@ -168,14 +168,19 @@ def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> date
 
 def check_run_at(run_at: object) -> datetime:
     """Refuse what is no aware datetime; give it in UTC, cut to milliseconds."""
+    moment = check_moment("run_at", run_at)
+    # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def check_moment(argument: str, moment: object) -> datetime:
+    """Refuse what is no aware datetime; give it in UTC."""
     try:
-        if isinstance(run_at, datetime) and run_at.utcoffset() is not None:
-            moment = run_at.astimezone(UTC)
-            # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
-            return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        if isinstance(moment, datetime) and moment.utcoffset() is not None:
+            return moment.astimezone(UTC)
     except OverflowError:
         pass
-    raise InvalidArgumentError("run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
+    raise InvalidArgumentError(argument, moment, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
 
 
 def _after(delay: object, now: datetime) -> datetime:

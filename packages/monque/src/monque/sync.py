@@ -53,12 +53,17 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+    page = blocking(_jobs.Jobs.page)
+    count = blocking(_jobs.Jobs.count)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
+    run_now = blocking(_jobs.Jobs.run_now)
     delete = blocking(_jobs.Jobs.delete)
     cancel_many = blocking(_jobs.Jobs.cancel_many)
     retry_many = blocking(_jobs.Jobs.retry_many)
+    reschedule_many = blocking(_jobs.Jobs.reschedule_many)
+    run_now_many = blocking(_jobs.Jobs.run_now_many)
     delete_many = blocking(_jobs.Jobs.delete_many)
 
 
