@@ -4,6 +4,7 @@ from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
     AggregationTimeoutError,
@@ -55,6 +56,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -77,8 +79,12 @@ __all__ = [
     "ConnectionError",
     "EmbeddedError",
     "Fail",
+    "Fleet",
     "FollowUp",
     "HandlerError",
+    "Health",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -117,6 +123,7 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
@@ -127,6 +134,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",
