@@ -3,6 +3,7 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
 from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
@@ -120,6 +121,7 @@ __all__ = [
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",

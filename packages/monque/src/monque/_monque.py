@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -23,7 +23,7 @@ from monque._cron import Cron
 from monque._engine import Engine
 from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
-from monque._producer import Producer
+from monque._producer import Producer, ProducerMiddleware
 from monque._results import Waiting
 from monque._store import indexes
 from monque._store.errors import driver_errors
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from monque.options import Duration, Retry
 
 M = TypeVar("M", bound=Middleware)
+N = TypeVar("N", bound=ProducerMiddleware)
 
 _CLOCK_INTERVAL = 30.0
 # The next reading is another chance, and whoever closes should not wait for a dead connection.
@@ -58,13 +59,20 @@ _CLOCK_PATIENCE = 5.0
 class _Connected:
     """What there is between `initialize()` and `close()`."""
 
-    def __init__(self, database: AsyncDatabase[Any], options: Options, workers: Workers, events: Events) -> None:
+    def __init__(
+        self,
+        database: AsyncDatabase[Any],
+        options: Options,
+        workers: Workers,
+        events: Events,
+        middleware: Sequence[ProducerMiddleware],
+    ) -> None:
         self.client = database.client
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
         self.waiting = Waiting(self.flow.endings, events)
-        self.producer = Producer(self.flow, self.clock, options, workers)
+        self.producer = Producer(self.flow, self.clock, options, workers, middleware)
         self.jobs = Jobs(self.collection, self.clock, events, self.notice, self.waiting.result, options.retention)
         self.expires = False
         self.engine: Engine | None = None
@@ -125,6 +133,7 @@ class Monque(Declares):
         self._options = options or Options()
         self._workers = Workers()
         self._middleware: list[Middleware] = []
+        self._producer_middleware: list[ProducerMiddleware] = []
         self._events = Events()
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -170,7 +179,7 @@ class Monque(Declares):
 
     async def _open(self, stack: AsyncExitStack) -> _Connected:
         database = await stack.enter_async_context(open_database(self._source))
-        connected = _Connected(database, self._options, self._workers, self._events)
+        connected = _Connected(database, self._options, self._workers, self._events, self._producer_middleware)
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
@@ -208,6 +217,7 @@ class Monque(Declares):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
@@ -228,6 +238,7 @@ class Monque(Declares):
             timeout: How long a run may take, as a timedelta or in seconds, instead of what its worker says.
             retry: What happens after a failure, instead of what its worker says; but what that one says about types of
                 exceptions still holds. It cannot have an `on` itself, since functions cannot be stored.
+            headers: Texts that travel along with it, by name, for programs rather than for the handler: at most 8 KB.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
@@ -260,6 +271,7 @@ class Monque(Declares):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            headers=headers,
         )
         connected = self._connection()
         with driver_errors("enqueue the job", session):
@@ -281,6 +293,7 @@ class Monque(Declares):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names.
@@ -297,6 +310,7 @@ class Monque(Declares):
             unique_key: The key that stands for this schedule.
             timeout: As for `enqueue`, for each run.
             retry: As for `enqueue`, for each occurrence.
+            headers: As for `enqueue`, for each run.
             session: As for `enqueue`.
 
         Returns:
@@ -317,7 +331,7 @@ class Monque(Declares):
             0 9 * * 1-5 Europe/Berlin
         """
         cron = Cron.parse(expression, timezone)
-        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry)
+        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry, headers=headers)
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, request, session)
@@ -465,6 +479,43 @@ class Monque(Declares):
                 "middleware", middleware, "a function of a job that gives an async context manager"
             )
         self._middleware.append(middleware)
+        return middleware
+
+    def use_producer(self, middleware: N) -> N:
+        """Have jobs written within what this gives, with headers of its own: for tracing, tenants and the like.
+
+        It is called with the jobs that are about to be written, one or many, and gives a context manager; they are
+        written within. Headers that it gives are added to each of them, but for those that a job has already. The
+        first one is the outermost. `schedule` is left out: what it defines is written once and runs for years.
+
+        Args:
+            middleware: A function of a sequence of jobs, usually one with `@contextmanager`.
+
+        Returns:
+            The same, so that this is a decorator, too.
+
+        Raises:
+            ConfigurationError: It cannot be called.
+
+        Example:
+            >>> import asyncio
+            >>> from collections.abc import Generator
+            >>> from contextlib import contextmanager
+            >>> monque = Monque()
+            >>> @monque.use_producer
+            ... @contextmanager
+            ... def of_tenant(jobs: Sequence[Job[Any]]) -> Generator[dict[str, str]]:
+            ...     yield {"tenant": "acme"}
+            >>> async def main() -> None:
+            ...     async with monque:
+            ...         job = await monque.enqueue("send-email")
+            ...         print(job.headers)
+            >>> asyncio.run(main())
+            {'tenant': 'acme'}
+        """
+        if not callable(middleware):
+            raise ConfigurationError("middleware", middleware, "a function of jobs that gives a context manager")
+        self._producer_middleware.append(middleware)
         return middleware
 
     def include(self, router: Router, *, replace: bool = False) -> None:

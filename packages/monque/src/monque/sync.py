@@ -23,7 +23,7 @@ from monque.errors import InvalidArgumentError
 from monque.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from datetime import datetime
     from types import TracebackType
 
@@ -98,6 +98,7 @@ class Monque(Face[_monque.Monque]):
         # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
         self.use = inner.use
+        self.use_producer = inner.use_producer
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,7 @@ class Monque(Face[_monque.Monque]):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -162,6 +164,7 @@ class Monque(Face[_monque.Monque]):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            headers=headers,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -182,6 +185,7 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -197,7 +201,14 @@ class Monque(Face[_monque.Monque]):
         """
         return self._link.call(
             lambda inner: inner.schedule(
-                expression, name, data, timezone=timezone, unique_key=unique_key, timeout=timeout, retry=retry
+                expression,
+                name,
+                data,
+                timezone=timezone,
+                unique_key=unique_key,
+                timeout=timeout,
+                retry=retry,
+                headers=headers,
             )
         )
 
@@ -259,7 +270,8 @@ class Monque(Face[_monque.Monque]):
             raise InvalidArgumentError(
                 "on_conflict", on_conflict, "'return' beside a session of the synchronous driver"
             )
-        return insert_in(self._own_jobs, session, batch.jobs)
+        with self._producer().sending(batch.jobs) as jobs:
+            return insert_in(self._own_jobs, session, jobs)
 
     def _check_session(self, session: object) -> None:
         if session is None:
