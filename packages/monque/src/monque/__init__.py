@@ -4,6 +4,7 @@ from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
@@ -65,6 +66,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",

@@ -38,6 +38,7 @@ from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
+    from concurrent.futures import Future
     from datetime import datetime
     from types import TracebackType
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque._intake import OnConflict
+    from monque._store.backlog import Backlog
     from monque.job import Job
     from monque.options import Duration, Retry
 
@@ -68,6 +70,7 @@ class _Connected:
         middleware: Sequence[ProducerMiddleware],
     ) -> None:
         self.client = database.client
+        self.loop = asyncio.get_running_loop()
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
@@ -91,6 +94,11 @@ class _Connected:
         """The same, but not at any price."""
         with pymongo.timeout(_CLOCK_PATIENCE):
             await self.read_clock()
+
+    def server(self) -> tuple[str, int | None] | None:
+        """The address of the server that takes writes, if one is known."""
+        servers = self.client.topology_description.server_descriptions().items()
+        return next((address for address, server in servers if server.is_writable), None)
 
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
         """There may be jobs of these names (None: of any), due at these times."""
@@ -635,6 +643,21 @@ class Monque(Declares):
         if connected.engine is None or connected.work is None:
             return True
         return not connected.work.done() and connected.engine.is_healthy()
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        """The host (or the path of a socket) and the port of the MongoDB server that it writes to.
+
+        None if it is not connected, or no such server is known at the moment.
+        """
+        return None if self._connected is None else self._connected.server()
+
+    def ask_for_backlog(self) -> Future[list[Backlog]] | None:
+        """Begin to count, in whatever thread this is called; None if there is nobody to ask."""
+        connected = self._connected
+        if connected is None or connected.loop.is_closed():
+            return None
+        return asyncio.run_coroutine_threadsafe(connected.jobs.backlog(), connected.loop)
 
     @contextmanager
     def _signals(self) -> Generator[None]:

@@ -350,7 +350,7 @@ def _anything(value: object) -> object:
 
 def _headers(value: object) -> dict[str, str]:
     """Those that are texts; no job is refused for what others have put beside them."""
-    headers = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+    headers = cast("Mapping[str, object]", value if isinstance(value, Mapping) else {})
     return {name: text for name, text in headers.items() if isinstance(text, str)}
 
 
@@ -469,7 +469,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
 
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
-    values = {**_DEFAULTS, "headers": {}}
+    values: dict[str, Any] = {**_DEFAULTS, "headers": {}}
     for wire, value in document.items():
         field = _FIELDS.get(wire)
         if field is not None:

@@ -53,6 +53,7 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+    backlog = blocking(_jobs.Jobs.backlog)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
@@ -398,3 +399,8 @@ class Monque(Face[_monque.Monque]):
                 portal.run(partial(subscribe, event, listener))
 
         return cast("Subscribe", there)
+
+
+def asynchronous(monque: Monque) -> _monque.Monque:
+    """The asynchronous one behind it, for whoever watches it."""
+    return monque._link.inner  # noqa: SLF001  a part of it

@@ -14,6 +14,7 @@ from monque import _transitions as transitions
 from monque import events as ev
 from monque._intake import check_run_at
 from monque._settlement import after
+from monque._store.backlog import Backlog, backlog
 from monque._store.errors import driver_errors, is_key_taken
 from monque._store.filters import Document, JobFilter, Scan, check_filter, job_names, object_id, scans
 from monque.errors import (
@@ -156,6 +157,30 @@ class Jobs:
         if not is_duration(timeout) or seconds(timeout) < 0:
             raise InvalidArgumentError("timeout", timeout, "a timedelta or a number of seconds, 0 to 1,000 years")
         return await self._wait(job_id, seconds(timeout))
+
+    async def backlog(self) -> list[Backlog]:
+        """What waits and what runs, by job name: for autoscaling, metrics and the like.
+
+        The server takes at most 2 seconds over it. Names of which nothing is pending or processing are left out.
+
+        Returns:
+            One for each name, in the order of the names.
+
+        Raises:
+            ConnectionError: The database did not answer, or not in time.
+
+        Example:
+            >>> import asyncio
+            >>> from monque import Monque
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         await monque.enqueue("tidy-up", delay=60)
+            ...         print([(one.pending, one.due) for one in await monque.jobs.backlog() if one.name == "tidy-up"])
+            >>> asyncio.run(main())
+            [(1, 0)]
+        """
+        with driver_errors("count the jobs"):
+            return await backlog(self._jobs)
 
     async def cancel(self, job_id: ObjectId | str) -> Job[Any] | None:
         """Keep a job from running, or from going on running.
