@@ -170,7 +170,7 @@ async def test_metrics_are_named_and_attributed_as_published(
 
 async def test_a_duration_is_that_of_its_span(monque_uri: str, monque_database: Jobs, telemetry: Telemetry) -> None:
     monque = telemetry.monque(monque_uri)
-    monque.worker("resize", lambda job: None)
+    monque.worker("resize", lambda _: None)
     await run(monque, monque_database.monque_jobs, "resize")
     metrics = telemetry.metrics()
     for span, name in (
@@ -178,7 +178,7 @@ async def test_a_duration_is_that_of_its_span(monque_uri: str, monque_database: 
         ("process resize", "messaging.process.duration"),
     ):
         ended = telemetry.span(span)
-        (point,) = metrics[name].data.data_points
+        point: Any = metrics[name].data.data_points[0]
         assert point.sum == ((ended.end_time or 0) - (ended.start_time or 0)) / 1e9
 
 
@@ -228,13 +228,12 @@ async def test_a_trace_crosses_two_processes(monque_uri: str, telemetry: Telemet
     )
     output, errors = await worker.communicate()
     assert worker.returncode == 0, errors.decode()
-    first, second, sent, third = sorted(
-        json.loads(output), key=lambda span: (IN_ORDER.index(span["name"]), not span["error"])
-    )
+    spans = sorted(json.loads(output), key=lambda span: (IN_ORDER.index(span["name"]), not span["error"]))
+    first, second, sent, third = spans
     sending = telemetry.span("send resize")
     # request → send → process, twice → send → process: all of one trace, each the child of the one before.
     assert sending.parent == request.get_span_context()
-    assert {span["trace"] for span in json.loads(output)} == {f"{context_of(sending).trace_id:032x}"}
+    assert {span["trace"] for span in spans} == {f"{context_of(sending).trace_id:032x}"}
     parent = f"{context_of(sending).span_id:016x}"
     assert (first["parent"], first["links"], first["error"]) == (parent, [parent], "ValueError")
     assert (second["parent"], second["links"], second["error"]) == (parent, [parent], None)
@@ -308,12 +307,12 @@ async def test_a_job_without_a_trace_begins_one_of_its_own(
     monque_uri: str, monque_database: Jobs, telemetry: Telemetry
 ) -> None:
     monque = telemetry.monque(monque_uri)
-    monque.worker("tick", lambda job: None)
+    monque.worker("tick", lambda _: None)
     async with working(monque):
         with telemetry.tracer.start_as_current_span("declare"):
             job = await monque.schedule("* * * * * *", "tick")
-        await eventually(lambda: len(telemetry.spans("process tick")) == 2)
-    one, other = telemetry.spans("process tick")
+        await eventually(lambda: len(telemetry.spans("process tick")) >= 2)
+    one, other = telemetry.spans("process tick")[:2]
     assert (one.parent, other.parent, one.links) == (None, None, ())
     assert len({context_of(span).trace_id for span in (one, other, telemetry.span("declare"))}) == 3
     assert job.headers == {}
@@ -470,7 +469,7 @@ async def test_losses_and_recoveries_are_counted(monque_uri: str, monque_databas
 async def test_without_an_sdk_nothing_happens(monque_uri: str, monque_database: Jobs) -> None:
     monque = Monque(monque_uri)
     instrument(monque)
-    monque.worker("a", lambda job: None)
+    monque.worker("a", lambda _: None)
     (job,) = await run(monque, monque_database.monque_jobs, "a")
     assert job.headers == {}
 
