@@ -3,7 +3,7 @@
 | path | |
 |---|---|
 | `/livez` | 200, or 503 if a restart is called for: the database is there, and yet nothing goes on |
-| `/readyz`, `/health` | 200 if the instance is connected and makes progress, else 503; what is known about it, as JSON |
+| `/readyz`, `/health` | 200 if the instance is connected and makes progress, else 503; as JSON, what is known of it |
 | `/metrics` | what prometheus-client's registry holds, if that is installed: see `monque.prometheus` |
 
 `serve` answers from a thread of its own, also while the event loop of the instance is blocked; `asgi` is the same for

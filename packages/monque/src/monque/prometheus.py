@@ -110,7 +110,7 @@ class _Present(Collector):
     @staticmethod
     def _metrics() -> dict[str, Any]:
         return {
-            "jobs": GaugeMetricFamily("monque_jobs", "Jobs in all instances.", labels=["job", "status"]),
+            "jobs": GaugeMetricFamily("monque_jobs", "Jobs in all instances.", labels=["name", "status"]),
             "lag": GaugeMetricFamily("monque_lag_seconds", "How long the oldest due job has waited.", labels=["name"]),
             "healthy": GaugeMetricFamily("monque_healthy", "Whether this instance makes progress."),
         }

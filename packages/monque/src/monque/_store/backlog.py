@@ -18,7 +18,10 @@ __all__ = ["Backlog"]
 
 # Seconds: whoever asks looks again some time later, and the jobs go first.
 _LONGEST_LOOK = 2.0
+_MOST_NAMES = 1000
 _IS_DUE = {"$lte": ["$nextRunAt", "$$NOW"]}
+# What others may have put there is no date, and is none to reckon with.
+_DATE = {"$cond": [{"$eq": [{"$type": "$nextRunAt"}, "date"]}, "$nextRunAt", None]}
 _PENDING: list[dict[str, Any]] = [
     {"$match": {"status": JobStatus.PENDING.value}},
     {
@@ -26,14 +29,18 @@ _PENDING: list[dict[str, Any]] = [
             "_id": "$name",
             "pending": {"$sum": 1},
             "due": {"$sum": {"$cond": [_IS_DUE, 1, 0]}},
-            "oldest": {"$min": "$nextRunAt"},
+            "oldest": {"$min": _DATE},
         }
     },
+    {"$sort": {"pending": -1}},
+    {"$limit": _MOST_NAMES},
     {"$set": {"lag": {"$max": [0, {"$subtract": ["$$NOW", "$oldest"]}]}}},
 ]
 _PROCESSING: list[dict[str, Any]] = [
     {"$match": {"status": JobStatus.PROCESSING.value}},
     {"$group": {"_id": "$name", "processing": {"$sum": 1}}},
+    {"$sort": {"processing": -1}},
+    {"$limit": _MOST_NAMES},
 ]
 
 

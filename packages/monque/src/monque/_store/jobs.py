@@ -161,7 +161,8 @@ class Jobs:
     async def backlog(self) -> list[Backlog]:
         """What waits and what runs, by job name: for autoscaling, metrics and the like.
 
-        The server takes at most 2 seconds over it. Names of which nothing is pending or processing are left out.
+        The server takes at most 2 seconds over it. Names of which nothing is pending or processing are left out, and
+        so are the smaller ones beyond 1,000.
 
         Returns:
             One for each name, in the order of the names.
