@@ -3,6 +3,8 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
 from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
@@ -68,6 +70,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
@@ -132,6 +135,7 @@ __all__ = [
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",

@@ -25,7 +25,7 @@ from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from datetime import datetime
     from types import TracebackType
 
@@ -57,6 +57,7 @@ class Jobs(Face[_jobs.Jobs]):
     result = blocking(_jobs.Jobs.result)
     page = blocking(_jobs.Jobs.page)
     count = blocking(_jobs.Jobs.count)
+    backlog = blocking(_jobs.Jobs.backlog)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
@@ -123,6 +124,7 @@ class Monque(Face[_monque.Monque]):
         # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
         self.use = inner.use
+        self.use_producer = inner.use_producer
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -160,6 +162,7 @@ class Monque(Face[_monque.Monque]):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -189,6 +192,7 @@ class Monque(Face[_monque.Monque]):
             timeout=timeout,
             retry=retry,
             tags=tags,
+            headers=headers,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -210,6 +214,7 @@ class Monque(Face[_monque.Monque]):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -233,6 +238,7 @@ class Monque(Face[_monque.Monque]):
                 timeout=timeout,
                 retry=retry,
                 tags=tags,
+                headers=headers,
             )
         )
 
@@ -294,7 +300,8 @@ class Monque(Face[_monque.Monque]):
             raise InvalidArgumentError(
                 "on_conflict", on_conflict, "'return' beside a session of the synchronous driver"
             )
-        return insert_in(self._own_jobs, session, batch.jobs)
+        with self._producer().sending(batch.jobs) as jobs:
+            return insert_in(self._own_jobs, session, jobs)
 
     def _check_session(self, session: object) -> None:
         if session is None:
@@ -435,3 +442,8 @@ class Monque(Face[_monque.Monque]):
                 portal.run(partial(subscribe, event, listener))
 
         return cast("Subscribe", there)
+
+
+def asynchronous(monque: Monque) -> _monque.Monque:
+    """The asynchronous one behind it, for whoever watches it."""
+    return monque._link.inner  # noqa: SLF001  a part of it

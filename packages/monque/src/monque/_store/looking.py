@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from monque._store.backlog import backlog
 from monque._store.core import Core
 from monque._store.errors import Deadline, driver_errors
 from monque._store.filters import JobFilter, check_filter, object_id
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from bson import ObjectId
 
+    from monque._store.backlog import Backlog
     from monque._store.paging import Order
     from monque._store.reading import Reader, Row
 
@@ -300,6 +302,31 @@ class Looking(Core):
         deadline = Deadline(timeout)
         with deadline.errors("count the jobs"):
             return await self._reader.count(filter, deadline)
+
+    async def backlog(self) -> list[Backlog]:
+        """What waits and what runs, by job name: for autoscaling, metrics and the like.
+
+        The server takes at most 2 seconds over it. Names of which nothing is pending or processing are left out, and
+        so are the smaller ones beyond 1,000.
+
+        Returns:
+            One for each name, in the order of the names.
+
+        Raises:
+            ConnectionError: The database did not answer, or not in time.
+
+        Example:
+            >>> import asyncio
+            >>> from monque import Monque
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         await monque.enqueue("tidy-up", delay=60)
+            ...         print([(one.pending, one.due) for one in await monque.jobs.backlog() if one.name == "tidy-up"])
+            >>> asyncio.run(main())
+            [(1, 0)]
+        """
+        with driver_errors("count the jobs"):
+            return await backlog(self._jobs)
 
 
 def _before(row: Row) -> Place:
