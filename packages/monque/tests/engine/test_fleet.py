@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import override
 
     from monque import Instance, InstanceStatus
+    from monque._lease import LeaseKeeper
 
     from .support import Bench, Document, Lab
 else:
@@ -65,6 +66,12 @@ def has_heard(monque: Monque, *names: str, draining: bool = False) -> Callable[[
     assert engine is not None
     agenda = engine._agenda
     return lambda: agenda._paused == {*names} and agenda._draining is draining
+
+
+def keeper_of(monque: Monque) -> LeaseKeeper:
+    engine = monque._connection().engine
+    assert engine is not None
+    return engine._keeper
 
 
 async def shown(monque: Monque, instance: Monque, status: InstanceStatus) -> Instance:
@@ -233,6 +240,23 @@ async def test_an_instance_that_starts_asks_before_it_claims(bench: Bench) -> No
     assert bench.count(name="greet", status="pending") == 1
 
 
+async def test_an_instance_that_gets_no_answer_to_that_claims_nothing_yet(lab: Lab) -> None:
+    monque, other = lab.monque(polling=NO_POLLS), lab.monque(lab.uri.replace(lab.app, "other"))
+    record, runs, free = Record(monque), Gate(), Gate()
+    free.open()
+    monque.worker("greet", runs)
+    monque.worker("free", free)
+    async with other:
+        await other.enqueue_many([("greet", None), ("free", None)])
+        await other.fleet.pause("greet")
+        namespace = f"{lab.database_name}.monque_jobs_fleet"
+        with lab.failing("find", times=2, errorCode=2, namespace=namespace):
+            async with working(monque):
+                await free.reached(1)
+    assert len(record.of(JobErrorEvent)) == 2
+    assert lab.statuses() == {"completed": 1, "pending": 1}
+
+
 async def test_a_claim_on_its_way_is_carried_out(lab: Lab) -> None:
     monque, other = lab.monque(polling=NO_POLLS), lab.monque()
     record, runs = Record(monque), Gate()
@@ -344,6 +368,10 @@ async def test_who_may_only_use_the_jobs_works_without_being_directed(lab: Lab) 
             await runs.reached(1)
             # That it cannot be seen is told, once.
             await eventually(record.has(JobErrorEvent))
+            keeper = keeper_of(monque)
+            for _ in range(2):
+                keeper.tell()
+                await eventually(lambda: not keeper._has_news)
             assert await other.fleet.instances() == []
     assert len(record.of(JobErrorEvent)) == 1
 
@@ -403,9 +431,7 @@ async def test_an_instance_says_what_it_is_and_does(bench: Bench) -> None:
             await runs.reached(1)
             await other.enqueue_many([("greet", None)] * 24)
             await runs.reached(25)
-            engine = monque._connection().engine
-            assert engine is not None
-            engine._keeper.tell()
+            keeper_of(monque).tell()
             await eventually(lambda: fleet(bench).find_one({"runningCount": 25}))
             (instance,) = await other.fleet.instances()
             assert instance.id == monque.instance_id
@@ -499,7 +525,10 @@ async def test_an_idle_instance_says_that_it_lives_in_one_write_a_beat(lab: Lab)
 # --- cancelled elsewhere ----------------------------------------------------------------------------------------------
 
 
-async def test_a_busy_instance_hears_of_a_cancellation_long_before_its_next_beat(lab: Lab) -> None:
+async def test_a_busy_instance_hears_of_a_cancellation_long_before_its_next_beat(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "_GLANCE", 0.1)
     monque, other = lab.monque(polling=FAST, lease=Lease(timeout=3600)), lab.monque()
     record, runs = Record(monque), Gate()
     monque.worker("slow", runs)
@@ -508,6 +537,10 @@ async def test_a_busy_instance_hears_of_a_cancellation_long_before_its_next_beat
         async with working(monque), other:
             job = await monque.enqueue("slow")
             await runs.reached()
+            keeper = keeper_of(monque)
+            for _ in range(3):
+                seen = keeper._seen
+                await eventually(lambda: keeper._seen is not seen and job.id in keeper._seen)  # noqa: B023  at once
             await other.jobs.cancel(job.id)
             await eventually(lambda: [event.job.id for event in record.of(JobLostEvent)] == [job.id])
             await eventually(lambda: runs.cancelled)
@@ -522,15 +555,13 @@ async def test_who_reads_its_stream_does_not_look_for_cancellations(
     monque.worker("slow", runs)
     async with working(monque):
         await eventually(record.has(ChangeStreamConnectedEvent))
-        engine = monque._connection().engine
-        assert engine is not None
-        hears = engine._wakeup
+        reports = keeper_of(monque)._reports
+        hears = reports.hears
 
         def noted() -> bool:
-            looks.append(hears.hears_of_jobs)
+            looks.append(hears())
             return looks[-1]
 
-        reports = engine._keeper._reports
         object.__setattr__(reports, "hears", noted)
         await monque.enqueue("slow")
         await eventually(lambda: len(looks) > 2)
