@@ -201,11 +201,12 @@ class Engine:
             self._agenda.open(self._workers.names())
         if self._times.is_time_to_resume():
             self._lookout.heed()
-        wanted, limit = self._agenda.wanted()
+        wanted: dict[str, int] = {}
         try:
             if self._lookout.must_hear(self._poll_interval()):
                 await self._lookout.hear()
-            elif self._times.is_lease_due():
+            wanted, limit = self._agenda.wanted()
+            if self._times.is_lease_due():
                 await self._lookout.survey()
             elif self._claims.may_look(limit):
                 await self._look(wanted, limit)
