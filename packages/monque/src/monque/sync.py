@@ -18,6 +18,7 @@ from monque._intake import NewJob, request_of
 from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
 from monque._store import jobs as _jobs
+from monque._store.filters import JobFilter
 from monque._store.guest import guest_collection, insert_in
 from monque.errors import InvalidArgumentError
 from monque.options import Options
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from monque._connection import SyncSource
     from monque._intake import OnConflict
     from monque._producer import Producer
+    from monque._store.paging import JobOrder
     from monque.events import Subscribe
     from monque.job import Job
     from monque.options import Duration, Retry
@@ -53,6 +55,30 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+
+    def find(
+        self,
+        filter: JobFilter = JobFilter(),  # noqa: A002, B008  what it is; it is frozen
+        *,
+        order: JobOrder = "-created",
+        limit: int | None = None,
+        timeout: Duration = 10,
+    ) -> list[Job[Any]]:
+        """Find jobs; see `monque.Jobs.find`. Of many, `page` gives some at a time.
+
+        Raises:
+            InvalidArgumentError: An argument makes no sense.
+            AggregationTimeoutError: It took longer than `timeout`.
+            ConnectionError: The database did not answer.
+
+        Example:
+            >>> with Monque() as monque:
+            ...     enqueued = monque.enqueue("send-email", tags="welcome")
+            ...     print(monque.jobs.find(JobFilter(tags="welcome")) == [enqueued])
+            True
+        """
+        return self._link.call(lambda inner: inner.jobs.find(filter, order=order, limit=limit, timeout=timeout).all())
+
     page = blocking(_jobs.Jobs.page)
     count = blocking(_jobs.Jobs.count)
     cancel = blocking(_jobs.Jobs.cancel)

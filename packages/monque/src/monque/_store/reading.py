@@ -91,9 +91,10 @@ class Reader:
         return int(answer["n"])
 
     async def _scan(self, scan: Scan, order: Order, place: Place | None, limit: int, deadline: Deadline) -> list[Row]:
-        sort = [(field, -1 if order.descending else 1) for field in (order.field, "_id")]
+        direction = -1 if order.descending else 1
         rows: list[Row] = []
-        for part in _beyond(scan, order, place):
+        for part, fields in _beyond(scan, order, place):
+            sort = [(field, direction) for field in fields]
             missing = limit - len(rows)
             cursor = self._jobs.find(part.query, hint=part.index, sort=sort, limit=missing, batch_size=missing + 1)
             documents = await cursor.max_time_ms(deadline.left()).to_list()
@@ -115,16 +116,18 @@ def read(rows: Iterable[Row]) -> tuple[list[Job[Any]], dict[ObjectId, JobDocumen
     return jobs, unreadable
 
 
-def _beyond(scan: Scan, order: Order, place: Place | None) -> list[Scan]:
-    """What of a scan comes after a place: the jobs of the same time, and then the others."""
+def _beyond(scan: Scan, order: Order, place: Place | None) -> list[tuple[Scan, Sequence[str]]]:
+    """What of a scan comes after a place, and by what it is sorted: the jobs of the same time, and then the others."""
     field = order.field
+    by_time = (field, "_id")
     usual = {"_id": {"$type": "objectId"}}
     if place is None:
-        return [scan.also({field: {"$type": "date"}}, usual)]
+        return [(scan.also({field: {"$type": "date"}}, usual), by_time)]
     after = "$lt" if order.descending else "$gt"
     time = DatetimeMS(place.time)
     at_once = {"_id": {after + "e" * place.inclusive: place.job}}
-    return [scan.also({field: time}, usual, at_once), scan.also({field: {after: time}}, usual)]
+    # The server would not see that it need not sort by what is the same for all.
+    return [(scan.also({field: time}, usual, at_once), ("_id",)), (scan.also({field: {after: time}}, usual), by_time)]
 
 
 def _milliseconds(moment: datetime | DatetimeMS) -> int:
