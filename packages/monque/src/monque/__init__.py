@@ -7,10 +7,13 @@ from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
+from monque._store.stats import Durations, JobStats
+from monque._store.watching import JobChange, Watch
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
     BlockingCallError,
+    ChangeStreamsUnavailableError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -74,9 +77,11 @@ __all__ = [
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
     "ChangeStreamFallbackEvent",
+    "ChangeStreamsUnavailableError",
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
+    "Durations",
     "EmbeddedError",
     "Fail",
     "FollowUp",
@@ -91,6 +96,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobCancelledEvent",
+    "JobChange",
     "JobCompleteEvent",
     "JobDeletedEvent",
     "JobDocumentError",
@@ -106,6 +112,7 @@ __all__ = [
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
+    "JobStats",
     "JobStatus",
     "JobTimeoutError",
     "Jobs",
@@ -139,6 +146,7 @@ __all__ = [
     "Timeout",
     "TransactionsUnavailableError",
     "UniqueKeyConflictError",
+    "Watch",
     "Worker",
     "WorkerRegistrationError",
     "current_job",

@@ -151,6 +151,7 @@ class Job(Generic[T]):
         result_error: Why the result could not be stored.
         logs: Log records of its runs, if they are kept; the latest last.
         follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
+        started_at: When it was claimed last; unlike `locked_at` it stays when the run is over.
     """
 
     id: ObjectId
@@ -181,6 +182,7 @@ class Job(Generic[T]):
     result_error: str | None = None
     logs: tuple[LogLine, ...] = ()
     follow_up: FollowUp | None = None
+    started_at: datetime | None = None
 
     @property
     def is_recurring(self) -> bool:
@@ -456,6 +458,7 @@ _FIELDS = {
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
     "followUp": _Field("follow_up", None, _follow_up),
+    "startedAt": _Field("started_at", datetime, _date),
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
@@ -529,7 +532,7 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
 
 _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field.optional}
 # What comes of runs is not among what is written for a new job.
-_OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
+_OF_RUNS = ("errors", "progress", "result", "resultError", "logs", "startedAt")
 _SOMETIMES = [
     (wire, field.attribute, _DEFAULTS[field.attribute])
     for wire, field in _FIELDS.items()

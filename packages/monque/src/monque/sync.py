@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from monque._intake import OnConflict
     from monque._producer import Producer
     from monque._store.paging import JobOrder
+    from monque._store.watching import JobChange, Watch
     from monque.events import Subscribe
     from monque.job import Job
     from monque.options import Duration, Retry
@@ -81,6 +82,28 @@ class Jobs(Face[_jobs.Jobs]):
 
     page = blocking(_jobs.Jobs.page)
     count = blocking(_jobs.Jobs.count)
+    stats = blocking(_jobs.Jobs.stats)
+
+    def watch(self, filter: JobFilter = JobFilter()) -> Generator[JobChange]:  # noqa: A002, B008  what it is; it is frozen
+        """Watch jobs change, live, from the first step of the iteration on; see `monque.Jobs.watch`.
+
+        Raises:
+            InvalidArgumentError: It is no filter.
+            ChangeStreamsUnavailableError: The server has no change streams.
+            ConnectionError: The database refuses.
+        """
+        link = self._link
+
+        async def begin(inner: Inner) -> Watch:
+            return await inner.jobs.watch(filter).__aenter__()
+
+        changes = link.call(begin)
+        try:
+            while True:
+                yield link.call(lambda _: changes.__anext__())
+        finally:
+            link.call(lambda _: changes.aclose())
+
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
