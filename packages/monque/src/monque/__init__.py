@@ -3,7 +3,10 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
@@ -60,6 +63,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -69,6 +73,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
@@ -84,9 +89,13 @@ __all__ = [
     "Durations",
     "EmbeddedError",
     "Fail",
+    "Fleet",
     "FollowUp",
     "Found",
     "HandlerError",
+    "Health",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -129,9 +138,11 @@ __all__ = [
     "OnConflict",
     "Options",
     "Page",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",
@@ -139,6 +150,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",

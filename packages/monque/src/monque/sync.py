@@ -17,14 +17,16 @@ from monque._bulk import Batch, Item, check_jobs
 from monque._intake import NewJob, request_of
 from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
+from monque._store import fleet as _fleet
 from monque._store import jobs as _jobs
 from monque._store.filters import JobFilter
 from monque._store.guest import guest_collection, insert_in
 from monque.errors import InvalidArgumentError
+from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from datetime import datetime
     from types import TracebackType
 
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from monque.options import Duration, Retry
     from monque.router import Router
 
-__all__ = ["Jobs", "Monque"]
+__all__ = ["Fleet", "Jobs", "Monque"]
 
 
 class Jobs(Face[_jobs.Jobs]):
@@ -82,6 +84,7 @@ class Jobs(Face[_jobs.Jobs]):
 
     page = blocking(_jobs.Jobs.page)
     count = blocking(_jobs.Jobs.count)
+    backlog = blocking(_jobs.Jobs.backlog)
     stats = blocking(_jobs.Jobs.stats)
 
     def watch(self, filter: JobFilter = JobFilter()) -> Generator[JobChange]:  # noqa: A002, B008  what it is; it is frozen
@@ -114,6 +117,24 @@ class Jobs(Face[_jobs.Jobs]):
     reschedule_many = blocking(_jobs.Jobs.reschedule_many)
     run_now_many = blocking(_jobs.Jobs.run_now_many)
     delete_many = blocking(_jobs.Jobs.delete_many)
+
+
+class Fleet(Face[_fleet.Fleet]):
+    """`monque.Fleet` for code that has no event loop: its methods, which wait until it is done.
+
+    Example:
+        >>> with Monque() as monque:
+        ...     pause = monque.fleet.pause("send-email", duration=600)
+        ...     print(pause.name, monque.fleet.resume("send-email"))
+        send-email True
+    """
+
+    pause = blocking(_fleet.Fleet.pause)
+    resume = blocking(_fleet.Fleet.resume)
+    paused = blocking(_fleet.Fleet.paused)
+    instances = blocking(_fleet.Fleet.instances)
+    drain = blocking(_fleet.Fleet.drain)
+    undrain = blocking(_fleet.Fleet.undrain)
 
 
 class Monque(Face[_monque.Monque]):
@@ -152,6 +173,7 @@ class Monque(Face[_monque.Monque]):
         # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
         self.use = inner.use
+        self.use_producer = inner.use_producer
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -189,6 +211,7 @@ class Monque(Face[_monque.Monque]):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -218,6 +241,7 @@ class Monque(Face[_monque.Monque]):
             timeout=timeout,
             retry=retry,
             tags=tags,
+            headers=headers,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -239,6 +263,7 @@ class Monque(Face[_monque.Monque]):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -262,6 +287,7 @@ class Monque(Face[_monque.Monque]):
                 timeout=timeout,
                 retry=retry,
                 tags=tags,
+                headers=headers,
             )
         )
 
@@ -323,7 +349,8 @@ class Monque(Face[_monque.Monque]):
             raise InvalidArgumentError(
                 "on_conflict", on_conflict, "'return' beside a session of the synchronous driver"
             )
-        return insert_in(self._own_jobs, session, batch.jobs)
+        with self._producer().sending(batch.jobs) as jobs:
+            return insert_in(self._own_jobs, session, jobs)
 
     def _check_session(self, session: object) -> None:
         if session is None:
@@ -342,6 +369,11 @@ class Monque(Face[_monque.Monque]):
     def jobs(self) -> Jobs:
         """The jobs in the collection: get one, cancel, retry, reschedule and delete one or many."""
         return Jobs(self._link, lambda inner: inner.jobs)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The instances that work on the collection: see them, drain one, pause and resume names."""
+        return Fleet(self._link, lambda inner: inner.fleet)
 
     def include(self, router: Router, *, replace: bool = False) -> None:
         """Take over the workers of a router; see `monque.Monque.include`.
@@ -415,7 +447,16 @@ class Monque(Face[_monque.Monque]):
             >>> Monque().is_healthy()
             False
         """
-        return self._link.here() is not None and self._link.inner.is_healthy()
+        return self.health().healthy
+
+    def health(self) -> Health:
+        """How it is doing, and why it is not well if it is not; asks nobody and does not connect.
+
+        Example:
+            >>> Monque().health().healthy
+            False
+        """
+        return unwell(NOT_CONNECTED) if self._link.here() is None else self._link.inner.health()
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -450,3 +491,8 @@ class Monque(Face[_monque.Monque]):
                 portal.run(partial(subscribe, event, listener))
 
         return cast("Subscribe", there)
+
+
+def asynchronous(monque: Monque) -> _monque.Monque:
+    """The asynchronous one behind it, for whoever watches it."""
+    return monque._link.inner  # noqa: SLF001  a part of it

@@ -50,13 +50,14 @@ FULL: Job[dict[str, Any]] = Job(
     timeout=1.5,
     retry=Retry(max_retries=3, base=0.5, cap=60, jitter=0.1),
     tags=("eu", "nightly run"),
+    headers={"tenant": "acme"},
     errors=(JobFailure(DATE, 1, "ValueError: no", "Traceback …"), JobFailure(DATE, 2, "KeyError", "Traceback …")),
     progress_report=Progress(0.4, "rows", DATE),
     result={"rows": 3},
     result_error="too large",
     logs=(LogLine(DATE, "INFO", "app", "hello"),),
     follow_up=FollowUp(
-        {"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2), ("us",)
+        {"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2), ("us",), {"a": "b"}
     ),
     started_at=DATE + timedelta(seconds=4),
 )
@@ -86,6 +87,7 @@ FULL_DOCUMENT: dict[str, Any] = {
     "timeout": 1500,
     "retry": POLICY,
     "tags": ["eu", "nightly run"],
+    "headers": {"tenant": "acme"},
     "errors": [FAILURE, {**FAILURE, "attempt": 2, "error": "KeyError"}],
     "progress": {"fraction": 0.4, "message": "rows", "at": DATE},
     "result": {"rows": 3},
@@ -97,6 +99,7 @@ FULL_DOCUMENT: dict[str, Any] = {
         "timeout": 2500,
         "retry": {"maxRetries": 1, "base": 1.0, "cap": 2.0, "jitter": 0},
         "tags": ["us"],
+        "headers": {"a": "b"},
         "priority": 4,
     },
     "startedAt": DATE + timedelta(seconds=4),
@@ -198,7 +201,7 @@ def test_a_zero_elsewhere_is_written() -> None:
 @pytest.mark.parametrize("field", OPTIONAL)
 def test_an_optional_field_reads_alike_when_it_is_null_and_when_it_is_absent(field: str) -> None:
     without = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
-    expected = {"priority": 0, "attempts": 0, "tags": (), "errors": (), "logs": ()}.get(field)
+    expected = {"priority": 0, "attempts": 0, "tags": (), "headers": {}, "errors": (), "logs": ()}.get(field)
     for document in (without, without | {field: None}):
         assert getattr(from_document(document), ATTRIBUTES[field]) == expected
 
@@ -546,3 +549,15 @@ def test_outside_of_a_run_a_handler_is_a_function_like_any_other() -> None:
     FULL.progress(0.5, "half")
     with pytest.raises(MonqueError, match="there is no transaction here"):
         _ = FULL.session
+
+
+@pytest.mark.parametrize(("headers", "read"), [("x", {}), (None, {}), ({"a": "b", "c": 1}, {"a": "b"}), ([1], {})])
+def test_headers_that_others_wrote_keep_no_job_from_running(headers: object, read: dict[str, str]) -> None:
+    assert from_document(FULL_DOCUMENT | {"headers": headers}).headers == read
+
+
+def test_each_job_has_headers_of_its_own() -> None:
+    plain = {field: FULL_DOCUMENT[field] for field in REQUIRED}
+    one, other = from_document(plain), from_document(plain)
+    assert one.headers == {}
+    assert one.headers is not other.headers

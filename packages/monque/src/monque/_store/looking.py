@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from monque._store.core import Core
+from monque._store.core import EVERYTHING, PATIENCE, Core
 from monque._store.errors import Deadline, driver_errors
 from monque._store.filters import JobFilter, check_filter, object_id
 from monque._store.paging import LARGEST_PAGE, JobOrder, Page, Place, check_order, check_size, read_cursor, write_cursor
 from monque._store.reading import Slice, read
-from monque._store.stats import JobStats, Statistician, check_window
-from monque._store.watching import Watch
 from monque.errors import InvalidArgumentError, JobDocumentError
 from monque.job import Job, from_document
 from monque.options import Duration, is_duration, seconds
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found"]
 
-_EVERYTHING = JobFilter()
-_PATIENCE = 10.0
 _CHUNK = 500
 
 
@@ -154,11 +150,11 @@ class Looking(Core):
 
     def find(
         self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
         order: JobOrder = "-created",
         limit: int | None = None,
-        timeout: Duration = _PATIENCE,
+        timeout: Duration = PATIENCE,
     ) -> Found:
         """Find jobs: await it for a list of them, or iterate over it with `async for`, which reads them bit by bit.
 
@@ -202,12 +198,12 @@ class Looking(Core):
 
     async def page(
         self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
         order: JobOrder = "-created",
         size: int = 50,
         cursor: str | None = None,
-        timeout: Duration = _PATIENCE,
+        timeout: Duration = PATIENCE,
     ) -> Page:
         """A page of jobs, from the beginning or from a cursor on, at the same cost however far that is.
 
@@ -270,7 +266,7 @@ class Looking(Core):
         cursors = [None if one is None else write_cursor(one, direction, filter) for one in (after, before)]
         return Page(jobs, cursors[0], cursors[1], unreadable)
 
-    async def count(self, filter: JobFilter = _EVERYTHING, *, timeout: Duration = _PATIENCE) -> int:  # noqa: A002
+    async def count(self, filter: JobFilter = EVERYTHING, *, timeout: Duration = PATIENCE) -> int:  # noqa: A002
         """How many jobs there are.
 
         Without a filter it is what the server has in its books, which costs nothing. Otherwise keys of an index are
@@ -302,87 +298,6 @@ class Looking(Core):
         deadline = Deadline(timeout)
         with deadline.errors("count the jobs"):
             return await self._reader.count(filter, deadline)
-
-    async def stats(
-        self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
-        *,
-        window: Duration = 3600,
-        timeout: Duration = _PATIENCE,
-    ) -> JobStats:
-        """How things stand: how many jobs there are of each status and name, how long they wait and run, how many come.
-
-        Counting all that ever completed takes longest, about a second for a million; a filter by status leaves it out.
-
-        Args:
-            filter: Which jobs; all if it is left out.
-            window: How far to look back for what comes and goes, as a timedelta or in seconds.
-            timeout: How long it may take, likewise.
-
-        Returns:
-            The statistics.
-
-        Raises:
-            InvalidArgumentError: An argument makes no sense.
-            AggregationTimeoutError: It took longer than `timeout`.
-            ConnectionError: The database did not answer.
-
-        Example:
-            >>> import asyncio
-            >>> from monque import Monque
-            >>> async def main() -> None:
-            ...     async with Monque() as monque:
-            ...         await monque.enqueue_many([("resize", {"page": 1}), ("resize", {"page": 2}), ("report", {})])
-            ...         stats = await monque.jobs.stats()
-            ...         print(stats.statuses[JobStatus.PENDING], stats.names["resize"], stats.created)
-            >>> asyncio.run(main())
-            3 {<JobStatus.PENDING: 'pending'>: 2} 3
-        """
-        check_filter(filter)
-        length = check_window(window)
-        deadline = Deadline(timeout)
-        with deadline.errors("make statistics of the jobs"):
-            return await Statistician(self._reader, filter, deadline, self._clock.now()).make(length)
-
-    def watch(self, filter: JobFilter = _EVERYTHING) -> Watch:  # noqa: A002  what it is
-        """Watch jobs change, live: iterate over it with `async for`, which goes on until it is left.
-
-        The server tells of each job that is made, changes its state or says how far it has come, where the filter
-        applies to the job as it is then. Of a deleted job nothing is known but its id: deletions are told if the
-        filter is empty, or says nothing but `ids`. After a broken connection it goes on where it was; only what the
-        server no longer remembers is passed over.
-
-        What happens before the first change is asked for is not told. Where that matters, enter it with `async with`:
-        then it is all that happens in the block.
-
-        Args:
-            filter: Which jobs; all if it is left out.
-
-        Returns:
-            The changes.
-
-        Raises:
-            InvalidArgumentError: It is no filter.
-            ChangeStreamsUnavailableError: In the iteration: the server has no change streams.
-            ConnectionError: In the iteration: the database refuses.
-
-        Example:
-            >>> import asyncio
-            >>> from monque import Monque
-            >>> async def main() -> None:
-            ...     async with Monque() as monque, monque.jobs.watch(JobFilter(name="report")) as changes:
-            ...         job = await monque.enqueue("report")
-            ...         await monque.jobs.cancel(job.id)
-            ...         async for change in changes:
-            ...             print(change.kind, change.job_id == job.id)
-            ...             if change.kind == "changed":
-            ...                 break
-            >>> asyncio.run(main())
-            created True
-            changed True
-        """
-        check_filter(filter)
-        return Watch(self._jobs, filter)
 
 
 def _before(row: Row) -> Place:
