@@ -10,10 +10,13 @@ from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
+from monque._store.stats import Durations, JobStats
+from monque._store.watching import JobChange, Watch
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
     BlockingCallError,
+    ChangeStreamsUnavailableError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -79,9 +82,11 @@ __all__ = [
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
     "ChangeStreamFallbackEvent",
+    "ChangeStreamsUnavailableError",
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
+    "Durations",
     "EmbeddedError",
     "Fail",
     "Fleet",
@@ -100,6 +105,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobCancelledEvent",
+    "JobChange",
     "JobCompleteEvent",
     "JobDeletedEvent",
     "JobDocumentError",
@@ -115,6 +121,7 @@ __all__ = [
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
+    "JobStats",
     "JobStatus",
     "JobTimeoutError",
     "Jobs",
@@ -151,6 +158,7 @@ __all__ = [
     "Timeout",
     "TransactionsUnavailableError",
     "UniqueKeyConflictError",
+    "Watch",
     "Worker",
     "WorkerRegistrationError",
     "current_job",
