@@ -1,4 +1,4 @@
-"""The demo, run as its users run it: as a process, on real files, with a real MongoDB."""
+"""The command line, run as its users run it: as a process, on real files, with a real MongoDB."""
 
 from __future__ import annotations
 
@@ -65,13 +65,14 @@ def environment(monque_uri: str) -> dict[str, str]:
 def start(environment: dict[str, str]) -> Generator[Callable[..., Started]]:
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, **changes: str) -> Started:
+    def start(*arguments: object, cwd: Path | None = None, **changes: str) -> Started:
         process = subprocess.Popen(
             [MONQUE, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=cwd,
             env={**environment, **changes},
         )
         processes.append(process)

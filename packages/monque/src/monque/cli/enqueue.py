@@ -13,6 +13,7 @@ from monque import NewJob, OnConflict
 from monque.cli._connect import connected
 from monque.cli._data import STDIN, read_data, read_lines
 from monque.cli._errors import UsageError
+from monque.cli._input import interruptible
 from monque.cli._options import HERE, Duration, Json, Server, Texts, Time
 from monque.cli._output import Output, extended
 from monque.cli._times import shown_from_now, shown_time
@@ -114,15 +115,15 @@ async def enqueue(
 async def _enqueue_lines(name: str, wishes: Wishes, server: Server, out: Output) -> None:
     count = 0
     jobs = (wishes.job(name, data) for data in read_lines(sys.stdin))
-    async with connected(server, makes_jobs=True) as monque:
-        try:
-            async for stored in monque.enqueue_stream(jobs):
-                count += len(stored)
-                if out.as_json:
-                    for job in stored:
+    try:
+        async with connected(server, makes_jobs=True) as monque:
+            with interruptible():
+                async for stored in monque.enqueue_stream(jobs):
+                    count += len(stored)
+                    for job in stored if out.as_json else ():
                         out.document(job)
-        except UsageError as error:
-            raise UsageError(f"{error}; {count:,} jobs before it are stored") from None
+    except UsageError as error:
+        raise UsageError(f"{error}; {count:,} jobs before it are stored") from None
     if not out.as_json:
         out.line(f"{count:,} jobs enqueued")
 

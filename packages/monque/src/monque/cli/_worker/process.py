@@ -35,6 +35,7 @@ logger = logging.getLogger("monque.worker")
 
 _FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
 _MIB = 1024 * 1024
+_LEVELS = logging.getLevelNamesMapping()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,9 @@ NO_LIMITS = Limits()
 
 def log_to_stderr(level: str) -> None:
     """Show what is logged, unless the program has its own way of that."""
-    logging.basicConfig(level=level.upper(), format=_FORMAT)
+    # The driver's debugging shows what is in the jobs.
+    logging.basicConfig(level=max(logging.INFO, _LEVELS[level.upper()]), format=_FORMAT)
+    logging.getLogger("monque").setLevel(_LEVELS[level.upper()])
 
 
 def work(monque: Works) -> None:
