@@ -5,6 +5,8 @@ from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
+from monque._store.looking import Found
+from monque._store.paging import JobOrder, Page
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -78,6 +80,7 @@ __all__ = [
     "EmbeddedError",
     "Fail",
     "FollowUp",
+    "Found",
     "HandlerError",
     "InvalidArgumentError",
     "InvalidCronError",
@@ -99,6 +102,7 @@ __all__ = [
     "JobHandle",
     "JobLostEvent",
     "JobMissingError",
+    "JobOrder",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
@@ -117,6 +121,7 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Page",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",

@@ -101,6 +101,7 @@ class FollowUp:
         priority: -10 … 10; the higher runs first.
         timeout: How long the run may take, in seconds, where that was said for it.
         retry: The retry policy, where one was given for it.
+        tags: The words it is found by then.
 
     Example:
         >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
@@ -112,6 +113,7 @@ class FollowUp:
     priority: int = 0
     timeout: float | None = None
     retry: Retry | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,7 @@ class Job(Generic[T]):
         attempts: How often it was claimed, not counting claims given back without running.
         timeout: How long a run may take, in seconds, where that was said for this job.
         retry: The retry policy, where one was given for this job.
+        tags: The words it was given to be found by.
         errors: The failures so far, the latest last; no more than five are kept.
         progress_report: How far it has come, as its handler said last.
         result: What the handler returned, if results are stored.
@@ -171,6 +174,7 @@ class Job(Generic[T]):
     attempts: int = 0
     timeout: float | None = None
     retry: Retry | None = None
+    tags: tuple[str, ...] = ()
     errors: tuple[JobFailure, ...] = ()
     progress_report: Progress | None = None
     result: Any = None
@@ -315,6 +319,7 @@ def _follow_up(value: object) -> FollowUp:
         _count(parts.get("priority") or 0),
         None if timeout is None else _milliseconds(timeout),
         None if retry is None else read_retry(retry),
+        _tags(parts.get("tags")),
     )
 
 
@@ -325,12 +330,14 @@ def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
 
 
 def settings_document(job: Job[Any] | FollowUp) -> dict[str, Any]:
-    """Write the time limit and the retry policy of a job's own, those that it has."""
+    """Write the time limit, the retry policy and the tags of a job's own, those that it has."""
     document: dict[str, Any] = {}
     if job.timeout is not None:
         document["timeout"] = round(job.timeout * 1000)
     if job.retry is not None:
         document["retry"] = _retry_document(job.retry)
+    if job.tags:
+        document["tags"] = list(job.tags)
     return document
 
 
@@ -339,6 +346,12 @@ _STATUSES = {status.value: status for status in JobStatus}
 
 def _anything(value: object) -> object:
     return value
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    # They are there for people: what is no tag is passed over. One alone is found like a list of it.
+    several = cast("list[object]", value) if isinstance(value, list) else [value]
+    return tuple(tag for tag in several if isinstance(tag, str))
 
 
 def _milliseconds(value: object) -> float:
@@ -436,6 +449,7 @@ _FIELDS = {
     "attempts": _Field("attempts", int, _count),
     "timeout": _Field("timeout", None, _milliseconds),
     "retry": _Field("retry", None, read_retry),
+    "tags": _Field("tags", None, _tags),
     "errors": _Field("errors", None, _each(JobFailure)),
     "progress": _Field("progress_report", None, partial(_small, Progress)),
     "result": _Field("result", None, _anything),
@@ -505,7 +519,7 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
-    if job.timeout is not None or job.retry is not None:
+    if job.timeout is not None or job.retry is not None or job.tags:
         document.update(settings_document(job))
     if job.follow_up is not None:
         document["followUp"] = follow_up_document(job.follow_up)
@@ -518,5 +532,5 @@ _OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
 _SOMETIMES = [
     (wire, field.attribute, _DEFAULTS[field.attribute])
     for wire, field in _FIELDS.items()
-    if field.optional and wire not in ("timeout", "retry", "followUp", *_OF_RUNS)
+    if field.optional and wire not in ("timeout", "retry", "tags", "followUp", *_OF_RUNS)
 ]

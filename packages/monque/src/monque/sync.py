@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -53,12 +53,17 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+    page = blocking(_jobs.Jobs.page)
+    count = blocking(_jobs.Jobs.count)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
+    run_now = blocking(_jobs.Jobs.run_now)
     delete = blocking(_jobs.Jobs.delete)
     cancel_many = blocking(_jobs.Jobs.cancel_many)
     retry_many = blocking(_jobs.Jobs.retry_many)
+    reschedule_many = blocking(_jobs.Jobs.reschedule_many)
+    run_now_many = blocking(_jobs.Jobs.run_now_many)
     delete_many = blocking(_jobs.Jobs.delete_many)
 
 
@@ -134,6 +139,7 @@ class Monque(Face[_monque.Monque]):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -162,6 +168,7 @@ class Monque(Face[_monque.Monque]):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            tags=tags,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -182,6 +189,7 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -197,7 +205,14 @@ class Monque(Face[_monque.Monque]):
         """
         return self._link.call(
             lambda inner: inner.schedule(
-                expression, name, data, timezone=timezone, unique_key=unique_key, timeout=timeout, retry=retry
+                expression,
+                name,
+                data,
+                timezone=timezone,
+                unique_key=unique_key,
+                timeout=timeout,
+                retry=retry,
+                tags=tags,
             )
         )
 

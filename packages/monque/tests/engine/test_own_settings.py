@@ -1,4 +1,4 @@
-"""Time limits and retry policies that a job has of its own."""
+"""Time limits, retry policies and tags that a job has of its own."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 GIVEN = Retry(max_retries=3, base=0.5, cap=timedelta(minutes=1), jitter=0.25)
 # What becomes of it on the way through the database.
 OWN = Retry(max_retries=3, base=0.5, cap=60.0, jitter=0.25)
-STORED: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0.25}}
-SETTINGS: dict[str, Any] = {"timeout": timedelta(seconds=1.5), "retry": GIVEN}
+STORED: dict[str, Any] = {
+    "tags": ["eu", "blue"],
+    "timeout": 1500,
+    "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0.25},
+}
+SETTINGS: dict[str, Any] = {"timeout": timedelta(seconds=1.5), "retry": GIVEN, "tags": ["eu", "blue", "eu"]}
 
 
 async def by_name(monque: Monque, **settings: Any) -> Job[Any]:
@@ -76,7 +80,7 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_they_are_stored_with_the_job(way: Callable[..., Awaitable[Job[Any]]], bench: Bench) -> None:
     async with bench.monque() as monque:
         job = await way(monque, **SETTINGS)
-        assert (job.timeout, job.retry) == (1.5, OWN)
+        assert (job.timeout, job.retry, job.tags) == (1.5, OWN, ("eu", "blue"))
         assert await monque.jobs.get(job.id) == job
     document = bench.find(job)
     assert {name: document.get(name) for name in STORED} == STORED
@@ -86,7 +90,7 @@ async def test_they_are_stored_with_the_job(way: Callable[..., Awaitable[Job[Any
 async def test_a_job_without_them_has_no_such_fields(way: Callable[..., Awaitable[Job[Any]]], bench: Bench) -> None:
     async with bench.monque() as monque:
         job = await way(monque)
-    assert (job.timeout, job.retry) == (None, None)
+    assert (job.timeout, job.retry, job.tags) == (None, None, ())
     assert not STORED.keys() & bench.find(job).keys()
 
 
