@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 _OPTIONS = JSONOptions(tz_aware=True)
-_PAIR = re.compile(r"(?P<name>[^\s=:{}\[\]\"]+)(?P<sign>:?=)(?P<value>.*)", re.DOTALL)
+_PAIR = re.compile(r"(?P<name>[^\s=:{}\[\]\"-][^\s=:{}\[\]\"]*)(?P<sign>:?=)(?P<value>.*)", re.DOTALL)
 _EXPECTED = "one JSON document, such as '{\"to\": \"a@b.c\"}', or pairs: to=a@b.c for text, count:=3 for JSON"
 
 
@@ -33,6 +33,9 @@ def read_data(words: Sequence[str]) -> Any:  # noqa: ANN401  whatever JSON holds
     """
     if not words:
         return None
+    unknown = next((word for word in words if word.startswith("--")), None)
+    if unknown:
+        raise UsageError(f"there is no option {unknown.partition('=')[0]}")
     pairs = [pair for pair in map(_PAIR.fullmatch, words) if pair]
     if len(pairs) == len(words):
         return {pair["name"]: _value(pair) for pair in pairs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from monque.cli._times import shown_from_now
 from monque.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
@@ -132,7 +133,7 @@ def plain(value: object) -> Any:  # noqa: ANN401  whatever JSON holds
 
 
 def _collection(value: Any) -> Any:  # noqa: ANN401  whatever it is
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         items: Mapping[object, object] = value
         return {str(plain(name)): plain(content) for name, content in items.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from monque._store.jobs import JobOrder
+from monque import JobOrder
 from monque.cli._connect import connected
 from monque.cli._errors import UsageError
 from monque.cli._jobs.showing import describe

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("monque.worker")
 
 _PATIENT_SIGNALS = 2
+_SAID = (
+    "stopping: running handlers finish; a second signal cuts them short",
+    "cutting running handlers short; a third signal kills the processes",
+    "killing the processes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +156,7 @@ class Supervisor:
             child.signal(signal.SIGTERM)
 
     def _signalled(self) -> None:
+        logger.info(_SAID[min(self._signals, _PATIENT_SIGNALS)])
         self._signals += 1
         self._stop()
 
