@@ -4,6 +4,7 @@ from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
@@ -57,6 +58,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -79,9 +81,13 @@ __all__ = [
     "ConnectionError",
     "EmbeddedError",
     "Fail",
+    "Fleet",
     "FollowUp",
     "Found",
     "HandlerError",
+    "Health",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -122,6 +128,7 @@ __all__ = [
     "OnConflict",
     "Options",
     "Page",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
@@ -132,6 +139,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from monque.options import Duration
 
 _DUPLICATE_KEY = 11000
+# The user lacks a privilege.
+NOT_ALLOWED = 13
 # A document would become too large.
 TOO_LARGE = (10334, 17419)
 
