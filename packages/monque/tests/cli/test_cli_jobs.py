@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,7 +60,9 @@ def lines(out: str) -> list[list[str]]:
 
 
 def test_enqueue_says_what_it_stored(monque: Callable[..., Any], monque_database: Database[Any]) -> None:
-    code, out, err = monque("enqueue", "mail", "to=a@b.c", "n:=3", "--key", "k", "--priority", "-3", "--tag", "a", "--tag", "b")
+    code, out, err = monque(
+        "enqueue", "mail", "to=a@b.c", "n:=3", "--key", "k", "--priority", "-3", "--tag", "a", "--tag", "b"
+    )
     assert (code, err) == (0, "")
     (job,) = monque_database["monque_jobs"].find()
     assert out.startswith(f"{job['_id']} mail pending, due ")
@@ -211,7 +215,11 @@ def test_list(monque: Callable[..., Any], enqueue: Callable[..., str]) -> None:
     assert ids("--tag", "a", "--tag", "b") == [mail]
     assert ids("--name", "mail", "--key", "k") == [later]
     assert ids("--due-from", "in 30m", "--due-until", "in 90m") == [later]
-    assert ids("--created-from", "1h ago", "--updated-from", "1h ago", "--updated-until", "in 1m") == [report, later, mail]
+    assert ids("--created-from", "1h ago", "--updated-from", "1h ago", "--updated-until", "in 1m") == [
+        report,
+        later,
+        mail,
+    ]
     assert ids("--created-until", "1h ago") == []
     assert ids("--error", "nothing") == []
 
@@ -297,7 +305,17 @@ def test_all_there_is_to_know() -> None:
     written = StringIO()
     Console(file=written, width=100).print(describe(job, now))
     said = written.getvalue()
-    for part in ("@daily (UTC)", "a, b", "1m 30s", "50% half", '{"n": 1}', "too large", "attempt 1, 1h ago", "careful", "[bold]"):
+    for part in (
+        "@daily (UTC)",
+        "a, b",
+        "1m 30s",
+        "50% half",
+        '{"n": 1}',
+        "too large",
+        "attempt 1, 1h ago",
+        "careful",
+        "[bold]",
+    ):
         assert part in said
 
 
@@ -379,13 +397,13 @@ def test_which_jobs_has_to_be_said(monque: Callable[..., Any], verb: str, enqueu
         assert said in err
 
 
-class Keyboard(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+def keyboard(typed: str) -> Any:
+    """A terminal on which that is typed."""
+    return SimpleNamespace(isatty=lambda: True, readline=io.StringIO(typed).readline)
 
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("Yes\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
-def test_somebody_at_a_terminal_is_asked(  # noqa: PLR0917
+def test_somebody_at_a_terminal_is_asked(
     monque: Callable[..., Any],
     enqueue: Callable[..., str],
     monque_database: Database[Any],
@@ -395,28 +413,24 @@ def test_somebody_at_a_terminal_is_asked(  # noqa: PLR0917
 ) -> None:
     enqueue("mail")
     enqueue("mail")
-    monkeypatch.setattr(sys, "stdin", Keyboard(typed))
+    monkeypatch.setattr(sys, "stdin", keyboard(typed))
     result, out, err = monque("jobs", "cancel", "--name", "mail")
     assert result == code
     assert err.startswith("Cancel what can be of 2 jobs? [y/N] ")
     assert out == ("" if code else "2 jobs cancelled\n")
     assert status_of(monque_database) == ["pending" if code else "cancelled"] * 2
-    monkeypatch.setattr(sys, "stdin", Keyboard("never read"))
+    monkeypatch.setattr(sys, "stdin", keyboard("never read"))
     assert monque("jobs", "cancel", "--name", "mail", "--yes")[2] == ""
 
 
 def test_ctrl_c_at_the_question(
     monque: Callable[..., Any], enqueue: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import signal
-
-    class Interrupted(Keyboard):
-        def readline(self, *_: Any) -> str:
-            signal.raise_signal(signal.SIGINT)
-            return "y\n"
+    def press(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
 
     enqueue("mail")
-    monkeypatch.setattr(sys, "stdin", Interrupted())
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=press))
     code, out, err = monque("jobs", "delete", "--name", "mail")
     assert (code, out) == (130, "")
     assert err.endswith("monque: interrupted\n")

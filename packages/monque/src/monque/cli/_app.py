@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 from rich.text import Text
 
-from monque.cli import bench, demo, enqueue, jobs, worker
+from monque.cli import bench, demo, enqueue, fleet, jobs, stats, top, worker
 from monque.cli._errors import UsageError
 from monque.cli._help import add_command, help_of
 from monque.errors import ConfigurationError, InvalidArgumentError, MonqueError, redact
@@ -38,7 +38,7 @@ Examples:
     monque top                                          # watch all of it
 """
 
-_GROUPS = ("Work", "Ask for jobs", "Look, and change", "Try and measure")
+_GROUPS = ("Work", "Ask for jobs", "Jobs", "Instances and pauses", "Try and measure")
 
 _EXIT_CODES = {
     CycloptsError: 2,
@@ -83,11 +83,15 @@ def _app() -> App:
         version=version("monque"),
         suppress_keyboard_interrupt=False,
     )
-    working, asking, looking, trying = map(Group.create_ordered, _GROUPS)
+    working, asking, looking, directing, trying = map(Group.create_ordered, _GROUPS)
     add_command(app, worker.command, "worker", group=working)
     add_command(app, enqueue.enqueue, "enqueue", group=asking)
     add_command(app, enqueue.schedule, "schedule", group=asking)
     app.command(jobs.commands(looking))
+    add_command(app, stats.command, "stats", group=looking)
+    add_command(app, top.command, "top", group=looking)
+    for name in ("instances", "drain", "undrain", "pause", "resume", "paused"):
+        add_command(app, getattr(fleet, name), name, group=directing)
     add_command(app, demo.command, "demo", group=trying)
     add_command(app, bench.command, "bench", group=trying)
     return app

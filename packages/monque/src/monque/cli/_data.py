@@ -18,7 +18,7 @@ STDIN = "-"
 
 _OPTIONS = JSONOptions(tz_aware=True)
 _PAIR = re.compile(r"(?P<name>[^\s=:{}\[\]\"-][^\s=:{}\[\]\"]*)(?P<sign>:?=)(?P<value>.*)", re.DOTALL)
-_EXPECTED = "one JSON document, such as '{\"to\": \"a@b.c\"}', or pairs: to=a@b.c for text, count:=3 for JSON"
+_EXPECTED = 'one JSON document, such as \'{"to": "a@b.c"}\', or pairs: to=a@b.c for text, count:=3 for JSON'
 
 
 def read_data(words: Sequence[str]) -> Any:  # noqa: ANN401  whatever JSON holds

@@ -26,7 +26,8 @@ def add_command(app: App, function: Callable[..., Any], name: str, *, group: Gro
         group: Under which heading it is listed.
     """
     text, examples = help_of(inspect.getdoc(function) or "")
-    app.command(function, name=name, help=text, help_epilogue=examples, **({"group": group} if group else {}))
+    more = {"group": group} if group else {}
+    app.command(function, name, alias=None, help=text, help_epilogue=examples, **more)
 
 
 def help_of(docstring: str) -> tuple[str, str]:

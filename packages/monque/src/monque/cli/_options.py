@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from monque import JobFilter, JobStatus
 from monque.cli._errors import UsageError
@@ -30,8 +30,8 @@ def _read_duration(_: object, tokens: Sequence[Token]) -> timedelta:
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
-Time = Annotated[datetime, Parameter(converter=_read_time)]
-Duration = Annotated[timedelta, Parameter(converter=_read_duration)]
+Time = Annotated[datetime, Parameter(converter=_read_time, metavar="TIME")]
+Duration = Annotated[timedelta, Parameter(converter=_read_duration, metavar="LENGTH")]
 Texts = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
 Statuses = Annotated[tuple[JobStatus, ...], Parameter(negative=(), show_default=False)]
 Uri = Annotated[str | None, Parameter(name="--uri", env_var="MONQUE_URI", show_env_var=True)]
@@ -43,7 +43,7 @@ def check_uri(uri: str | None) -> None:
         raise UsageError("--uri, or $MONQUE_URI: expected a URI that begins with mongodb:// or mongodb+srv://")
 
 
-@Parameter(name="*", group="Where")
+@Parameter(name="*", group=Group("Where", sort_key=3))
 @dataclass(frozen=True, kw_only=True)
 class Server:
     """Where the jobs are.
@@ -60,7 +60,7 @@ class Server:
 HERE = Server()
 
 
-@Parameter(name="*", group="Which jobs")
+@Parameter(name="*", group=Group("Which jobs", sort_key=1))
 @dataclass(frozen=True, kw_only=True)
 class Filter:
     """Which jobs: those to which all of this applies.

@@ -135,7 +135,7 @@ def plain(value: object) -> Any:  # noqa: ANN401  whatever JSON holds
 def _collection(value: Any) -> Any:  # noqa: ANN401  whatever it is
     if isinstance(value, Mapping):
         items: Mapping[object, object] = value
-        return {str(plain(name)): plain(content) for name, content in items.items()}
+        return {"" if name is None else str(plain(name)): plain(content) for name, content in items.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(each) for each in value]
     return value

@@ -50,7 +50,6 @@ def command(
     the database of the URI or else in `monque_bench`, and drops them at the end.
 
     Examples:
-
         monque bench                       # the usual parts
         monque bench drain --jobs 2000     # one of them, with less to do
 

@@ -69,7 +69,6 @@ def command(
     second one cuts them short. The jobs stay in the database for a day, for you to look at.
 
     Examples:
-
         monque demo                        # Python's own library, one job per file
         monque demo ~/project              # the Python files of a directory
         monque demo --json > summary.json  # for scripts

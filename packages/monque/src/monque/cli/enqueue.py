@@ -81,7 +81,6 @@ async def enqueue(
     Its id is the first word that is printed. Data are JSON, or MongoDB's Extended JSON where JSON has no such type.
 
     Examples:
-
         monque enqueue send-email to=a@b.c attempts:=3
         monque enqueue send-email '{"to": "a@b.c"}' --in 10m
         monque enqueue report '{"since": {"$date": "2026-11-26T00:00:00Z"}}' --at "tomorrow 9:00"
@@ -144,7 +143,6 @@ async def schedule(  # noqa: PLR0913  each is something users say
     Scheduling it again under the same key changes the schedule that is there.
 
     Examples:
-
         monque schedule "0 9 * * 1-5" report kind=daily --timezone Europe/Berlin
         monque schedule @hourly sync --key customer-7
 

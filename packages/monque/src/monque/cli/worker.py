@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from monque.cli._errors import UsageError
-from monque.cli._options import Flag
+from monque.cli._options import Flag  # noqa: TC001  read at run time for the command's arguments
 from monque.cli._worker.process import NO_LIMITS, Limits, log_to_stderr, work
 from monque.cli._worker.supervisor import Plan, Supervisor
 from monque.cli._worker.target import load, split
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _Number = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 _Level = Literal["debug", "info", "warning", "error"]
 
 
-def command(  # noqa: PLR0913  each is something users say
+def command(
     target: str,
     /,
     *,
@@ -34,7 +37,6 @@ def command(  # noqa: PLR0913  each is something users say
     processes, limits or --reload there is a supervisor that replaces processes which end, and ends with them.
 
     Examples:
-
         monque worker app:monque                     # the Monque called `monque` in app.py
         monque worker shop.jobs:make_monque          # or what a function returns
         monque worker app:monque --processes 4
@@ -63,15 +65,21 @@ async def _supervise(plan: Plan) -> int:
     supervisor = Supervisor(plan)
     if not plan.waits_for_changes:
         return await supervisor.run()
+    changes = _changes(supervisor.stopping)
     async with asyncio.TaskGroup() as group:
-        group.create_task(_watch(supervisor))
+        group.create_task(_reload(supervisor, changes))
         return await supervisor.run()
 
 
-async def _watch(supervisor: Supervisor) -> None:
+def _changes(stopping: asyncio.Event) -> AsyncIterator[object]:
+    """Changes of Python files below the current directory."""
     try:
         from watchfiles import PythonFilter, awatch
     except ModuleNotFoundError:
-        raise UsageError('--reload needs the package \'watchfiles\': pip install "monque[cli]"') from None
-    async for _ in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=supervisor.stopping):
+        raise UsageError("--reload needs the package 'watchfiles': pip install \"monque[cli]\"") from None
+    return awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping)
+
+
+async def _reload(supervisor: Supervisor, changes: AsyncIterator[object]) -> None:
+    async for _ in changes:
         supervisor.reload()

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from monque.cli._connect import connected
 from monque.cli._errors import UsageError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from monque import BulkResult, JobFilter, Jobs
 
 
-@Parameter(name="*", group="Many at once")
+@Parameter(name="*", group=Group("Many at once", sort_key=2))
 @dataclass(frozen=True, kw_only=True)
 class Many:
     """What is said when a filter takes the place of ids.
@@ -56,19 +56,22 @@ _ASK = Many()
 
 
 async def cancel(
-    *ids: str, filter: Filter = ANY, many: Many = _ASK, server: Server = HERE, json: Json = False  # noqa: A002
+    *ids: str,
+    which: Filter = ANY,
+    many: Many = _ASK,
+    server: Server = HERE,
+    json: Json = False,
 ) -> int:
     """Keep jobs from running, or from going on running.
 
     Examples:
-
         monque jobs cancel 6b082f1ba07fefd79cb85698
         monque jobs cancel --name send-email --due-from tomorrow
         monque jobs cancel --all --yes
 
     Args:
         ids: Their ids; or else a filter says which.
-        filter: Which jobs.
+        which: Which jobs.
         many: What is said beside a filter.
         json: Print what came of it as JSON.
         server: Where.
@@ -79,22 +82,25 @@ async def cancel(
         one=lambda jobs, job_id: jobs.cancel(job_id),
         many=lambda jobs, which, every: jobs.cancel_many(which, all=every),
     )
-    return await _carry_out(change, ids, Selection(filter, many), server, Output(as_json=json))
+    return await _carry_out(change, ids, Selection(which, many), server, Output(as_json=json))
 
 
 async def retry(
-    *ids: str, filter: Filter = ANY, many: Many = _ASK, server: Server = HERE, json: Json = False  # noqa: A002
+    *ids: str,
+    which: Filter = ANY,
+    many: Many = _ASK,
+    server: Server = HERE,
+    json: Json = False,
 ) -> int:
     """Let failed or cancelled jobs run after all, at once and with all their attempts.
 
     Examples:
-
         monque jobs retry 6b082f1ba07fefd79cb85698
         monque jobs retry --name send-email --error timeout --updated-from "2h ago"
 
     Args:
         ids: Their ids; or else a filter says which.
-        filter: Which jobs.
+        which: Which jobs.
         many: What is said beside a filter.
         json: Print what came of it as JSON.
         server: Where.
@@ -105,13 +111,13 @@ async def retry(
         one=lambda jobs, job_id: jobs.retry(job_id),
         many=lambda jobs, which, every: jobs.retry_many(which, all=every),
     )
-    return await _carry_out(change, ids, Selection(filter, many), server, Output(as_json=json))
+    return await _carry_out(change, ids, Selection(which, many), server, Output(as_json=json))
 
 
-async def reschedule(  # noqa: PLR0913  each is something users say
+async def reschedule(
     *ids: str,
     to: Time,
-    filter: Filter = ANY,  # noqa: A002
+    which: Filter = ANY,
     many: Many = _ASK,
     server: Server = HERE,
     json: Json = False,
@@ -119,14 +125,13 @@ async def reschedule(  # noqa: PLR0913  each is something users say
     """Let pending jobs run at another time. Of a recurring job that is its next run only.
 
     Examples:
-
         monque jobs reschedule 6b082f1ba07fefd79cb85698 --to "in 10m"
         monque jobs reschedule --name report --to "tomorrow 9:00"
 
     Args:
         ids: Their ids; or else a filter says which.
         to: When they are due then: `in 10m`, `tomorrow 9:00`, `2026-11-26T09:00:00Z`.
-        filter: Which jobs.
+        which: Which jobs.
         many: What is said beside a filter.
         json: Print what came of it as JSON.
         server: Where.
@@ -137,22 +142,25 @@ async def reschedule(  # noqa: PLR0913  each is something users say
         one=lambda jobs, job_id: jobs.reschedule(job_id, to),
         many=lambda jobs, which, every: jobs.reschedule_many(which, to, all=every),
     )
-    return await _carry_out(change, ids, Selection(filter, many), server, Output(as_json=json))
+    return await _carry_out(change, ids, Selection(which, many), server, Output(as_json=json))
 
 
 async def run_now(
-    *ids: str, filter: Filter = ANY, many: Many = _ASK, server: Server = HERE, json: Json = False  # noqa: A002
+    *ids: str,
+    which: Filter = ANY,
+    many: Many = _ASK,
+    server: Server = HERE,
+    json: Json = False,
 ) -> int:
     """Let pending jobs run at once.
 
     Examples:
-
         monque jobs run-now 6b082f1ba07fefd79cb85698
         monque jobs run-now --name report --key weekly
 
     Args:
         ids: Their ids; or else a filter says which.
-        filter: Which jobs.
+        which: Which jobs.
         many: What is said beside a filter.
         json: Print what came of it as JSON.
         server: Where.
@@ -163,22 +171,25 @@ async def run_now(
         one=lambda jobs, job_id: jobs.run_now(job_id),
         many=lambda jobs, which, every: jobs.run_now_many(which, all=every),
     )
-    return await _carry_out(change, ids, Selection(filter, many), server, Output(as_json=json))
+    return await _carry_out(change, ids, Selection(which, many), server, Output(as_json=json))
 
 
 async def delete(
-    *ids: str, filter: Filter = ANY, many: Many = _ASK, server: Server = HERE, json: Json = False  # noqa: A002
+    *ids: str,
+    which: Filter = ANY,
+    many: Many = _ASK,
+    server: Server = HERE,
+    json: Json = False,
 ) -> int:
     """Remove jobs that are not running; cancel them first if they are.
 
     Examples:
-
         monque jobs delete 6b082f1ba07fefd79cb85698
         monque jobs delete --status completed --status cancelled --updated-until "1w ago"
 
     Args:
         ids: Their ids; or else a filter says which.
-        filter: Which jobs.
+        which: Which jobs.
         many: What is said beside a filter.
         json: Print what came of it as JSON.
         server: Where.
@@ -189,7 +200,7 @@ async def delete(
         one=lambda jobs, job_id: jobs.delete(job_id),
         many=lambda jobs, which, every: jobs.delete_many(which, all=every),
     )
-    return await _carry_out(change, ids, Selection(filter, many), server, Output(as_json=json))
+    return await _carry_out(change, ids, Selection(which, many), server, Output(as_json=json))
 
 
 @dataclass(frozen=True)
@@ -217,9 +228,7 @@ class Selection:
             raise UsageError(f"which jobs: expected their ids, a filter such as --name, or --all to {verb} all of them")
 
 
-async def _carry_out(
-    change: Change, ids: tuple[str, ...], selection: Selection, server: Server, out: Output
-) -> int:
+async def _carry_out(change: Change, ids: tuple[str, ...], selection: Selection, server: Server, out: Output) -> int:
     selection.check(ids, change.verb)
     async with connected(server) as monque:
         if ids:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("monque.worker")
 
-_PATIENT_SIGNALS = 2
+# One after the other; two of a kind would be taken for one if they came close together.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 _SAID = (
     "stopping: running handlers finish; a second signal cuts them short",
     "cutting running handlers short; a third signal kills the processes",
@@ -80,6 +81,7 @@ class Child:
 
     def __init__(self, process: Process, ours: socket.socket, on_loaded: Callable[[], None]) -> None:
         self.loaded = self.retiring = self.dismissed = False
+        self._told = 0
         self.leaving = asyncio.Event()
         self.code = 0
         self.began = time.monotonic()
@@ -88,8 +90,10 @@ class Child:
         self._on_loaded = on_loaded
         asyncio.get_running_loop().add_reader(ours, self._hear)
 
-    def __str__(self) -> str:
-        return f"process {self._process.pid}"
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
 
     def _hear(self) -> None:
         said = self._ours.recv(16)
@@ -98,6 +102,7 @@ class Child:
             self._on_loaded()
         if RETIRING in said:
             self.retiring = True
+            self._told = max(self._told, 1)  # by itself
             self.leaving.set()
         if not said:
             asyncio.get_running_loop().remove_reader(self._ours)
@@ -109,10 +114,11 @@ class Child:
         self._ours.close()
         self.leaving.set()
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is still there."""
-        if self._process.returncode is None:
+    def stop(self, urgency: int) -> None:
+        """Tell it to stop, unless it knows or has ended: 1 in peace, 2 in a hurry, 3 at once."""
+        for number in _SIGNALS[self._told : urgency] if self._process.returncode is None else ():
             self._process.send_signal(number)
+        self._told = max(self._told, urgency)
 
 
 class Supervisor:
@@ -152,11 +158,11 @@ class Supervisor:
         self._news.set()
         self._news.clear()
         for child in self._children:
+            child.stop(2 if child.dismissed else 1)
             child.dismissed = True
-            child.signal(signal.SIGTERM)
 
     def _signalled(self) -> None:
-        logger.info(_SAID[min(self._signals, _PATIENT_SIGNALS)])
+        logger.info(_SAID[min(self._signals, len(_SAID) - 1)])
         self._signals += 1
         self._stop()
 
@@ -165,13 +171,7 @@ class Supervisor:
         self._loaded.set()
         self._news.set()
         for child in self._children:
-            self._stop_one(child)
-
-    def _stop_one(self, child: Child) -> None:
-        if self._signals > _PATIENT_SIGNALS:
-            child.signal(signal.SIGKILL)
-        elif not child.retiring or self._signals > 1:  # one that retires has given itself the first signal
-            child.signal(signal.SIGTERM)
+            child.stop(max(self._signals, 1))
 
     async def _keep_one(self, group: asyncio.TaskGroup) -> None:
         crashes = 0
@@ -196,7 +196,7 @@ class Supervisor:
         self._children.add(child)
         group.create_task(self._see_off(child))
         if self.stopping.is_set():
-            self._stop_one(child)
+            child.stop(max(self._signals, 1))
         return child
 
     def _task(self, theirs: socket.socket) -> str:
@@ -222,7 +222,7 @@ class Supervisor:
         lived = time.monotonic() - child.began
         crashes = 1 if lived >= self._plan.settled else crashes + 1
         pause = self._plan.pause(crashes)
-        logger.warning("%s ended with %s; another one starts in %g s", child, ending(child.code), pause)
+        logger.warning("process %d ended with %s; another one starts in %g s", child.pid, ending(child.code), pause)
         await happens_within(self._news, pause)
         return crashes
 

@@ -26,9 +26,9 @@ def split(target: str) -> tuple[str, str]:
     Raises:
         UsageError: It has other parts.
     """
-    module, colon, attribute = target.partition(":")
+    module, _, attribute = target.partition(":")
     if not (module and attribute):
-        missing = "the attribute" if colon or not module.endswith(".py") else "the module's name"
+        missing = "the attribute" if module else "the module"
         raise UsageError(f"target: expected {_EXPECTED}, got {target!r}; {missing} is missing")
     return module, attribute
 
@@ -58,7 +58,9 @@ def load(target: str) -> Works:
     if isinstance(made, Works):
         return made
     came = f"{target} is" if made is found else f"what {target}() returned is"
-    raise UsageError(f"target: expected a Monque, or a function without parameters that makes one; {came} {_kind(made)}")
+    raise UsageError(
+        f"target: expected a Monque, or a function without parameters that makes one; {came} {_kind(made)}"
+    )
 
 
 def _is_factory(found: object) -> bool:
@@ -77,7 +79,9 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # something that the module needs
-        raise UsageError(f"target: there is no module {error.name!r} in {Path.cwd()}, or anywhere on the path") from None
+        raise UsageError(
+            f"target: there is no module {error.name!r} in {Path.cwd()}, or anywhere on the path"
+        ) from None
 
 
 def _name(found: object) -> str:
