@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 from rich.text import Text
 
-from monque.cli import bench, demo, enqueue, fleet, jobs, stats, top, worker
+from monque.cli import bench, completion, demo, enqueue, fleet, jobs, stats, top, worker
 from monque.cli._errors import UsageError
 from monque.cli._help import add_command, help_of
 from monque.errors import ConfigurationError, InvalidArgumentError, MonqueError, redact
@@ -38,7 +38,7 @@ Examples:
     monque top                                          # watch all of it
 """
 
-_GROUPS = ("Work", "Ask for jobs", "Jobs", "Instances and pauses", "Try and measure")
+_GROUPS = ("Work", "Ask for jobs", "Jobs", "Instances and pauses", "Try, measure, set up")
 
 _EXIT_CODES = {
     CycloptsError: 2,
@@ -94,4 +94,5 @@ def _app() -> App:
         add_command(app, getattr(fleet, name), name, group=directing)
     add_command(app, demo.command, "demo", group=trying)
     add_command(app, bench.command, "bench", group=trying)
+    add_command(app, completion.command_of(app), "completion", group=trying)
     return app

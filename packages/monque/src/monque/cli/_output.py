@@ -82,6 +82,11 @@ class Output:
                 sys.stdout.write("\t".join(_bare(cell) for cell in row) + "\n")
 
 
+def counted(jobs: int) -> str:
+    """So many jobs, in words."""
+    return f"{jobs:,} job" if jobs == 1 else f"{jobs:,} jobs"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
     """A table for people; columns of numbers are to the right."""
     from rich.table import Table
@@ -91,7 +96,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Renderabl
     now = datetime.now(UTC)
     for number, column in enumerate(columns):
         is_number = bool(cells) and all(isinstance(row[number], int | float | None) for row in cells)
-        drawn.add_column(column, justify="right" if is_number else "left", overflow="fold")
+        drawn.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=column == "id")
     for row in cells:
         drawn.add_row(*(_shown(cell, now) for cell in row))
     return drawn

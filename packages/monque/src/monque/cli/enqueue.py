@@ -15,7 +15,7 @@ from monque.cli._data import STDIN, read_data, read_lines
 from monque.cli._errors import UsageError
 from monque.cli._input import interruptible
 from monque.cli._options import HERE, Duration, Json, Server, Texts, Time
-from monque.cli._output import Output, extended
+from monque.cli._output import Output, counted, extended
 from monque.cli._times import shown_from_now, shown_time
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ async def _enqueue_lines(name: str, wishes: Wishes, server: Server, out: Output)
                     for job in stored if out.as_json else ():
                         out.document(job)
     except UsageError as error:
-        raise UsageError(f"{error}; {count:,} jobs before it are stored") from None
+        raise UsageError(f"{error}; {count:,} before it are stored") from None
     if not out.as_json:
-        out.line(f"{count:,} jobs enqueued")
+        out.line(f"{counted(count)} enqueued")
 
 
 async def schedule(  # noqa: PLR0913  each is something users say

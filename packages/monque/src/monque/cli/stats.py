@@ -24,7 +24,6 @@ async def command(*, which: Filter = ANY, window: Duration = HOUR, server: Serve
     """Count jobs by name and status, and say how long they wait and run.
 
     Examples:
-
         monque stats
         monque stats --name send-email --window 10m
         monque stats --json | jq .oldest_wait

@@ -55,7 +55,6 @@ async def command(
     """Watch jobs and instances, until Ctrl-C. Where there is no terminal it looks once.
 
     Examples:
-
         monque top
         monque top --name send-email --interval 10s
         monque top --once --json

@@ -12,7 +12,7 @@ from monque.cli._connect import connected
 from monque.cli._errors import UsageError
 from monque.cli._input import interruptible
 from monque.cli._options import ANY, HERE, Filter, Flag, Json, Server, Time
-from monque.cli._output import Output
+from monque.cli._output import Output, counted
 from monque.errors import MonqueError
 
 if TYPE_CHECKING:
@@ -263,13 +263,13 @@ async def _change_many(change: Change, jobs: Jobs, selection: Selection, out: Ou
     if out.as_json:
         out.document(result)
     else:
-        out.line(f"{result.count:,} jobs {change.done}")
+        out.line(f"{counted(result.count)} {change.done}")
     return int(bool(result.errors))
 
 
 async def _agreed(change: Change, jobs: Jobs, which: JobFilter) -> bool:
     count = await jobs.count(which)
-    sys.stderr.write(f"{change.verb.capitalize()} what can be of {count:,} jobs? [y/N] ")
+    sys.stderr.write(f"{change.verb.capitalize()} what can be of {counted(count)}? [y/N] ")
     sys.stderr.flush()
     with interruptible():
         return sys.stdin.readline().strip().lower() in ("y", "yes")
