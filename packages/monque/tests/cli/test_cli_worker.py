@@ -305,6 +305,40 @@ async def supervised(plan: Plan) -> AsyncGenerator[Supervisor]:
             supervisor._stop()
 
 
+async def test_a_process_that_is_being_started_when_all_are_to_stop_stops_too(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(program)
+    create = asyncio.create_subprocess_exec
+
+    async def create_and_stop(*arguments: Any, **options: Any) -> Any:
+        process = await create(*arguments, **options)
+        supervisor._signalled()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", create_and_stop)
+    async with supervised(Plan(target="app:monque", processes=2, limits=NO_LIMITS)) as supervisor:
+        await eventually(supervisor.stopping.is_set, timeout=TIMEOUT)
+    assert supervisor._children == set()
+
+
+async def test_a_second_change_hurries_processes_that_are_still_stopping(
+    program: Path, producer: Monque, monque_database: Database[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(program)
+    async with supervised(
+        Plan(target="app:monque", processes=1, limits=NO_LIMITS, waits_for_changes=True)
+    ) as supervisor:
+        await enqueue(producer, "slow")
+        await begun(program)
+        supervisor.reload()
+        supervisor.reload()
+        await begun(program, 2)  # by the next process
+        (program / "go-on").touch()
+        await count_of(monque_database, "completed")
+        supervisor._signalled()
+
+
 def test_crashes_in_a_row_are_answered_more_and_more_slowly() -> None:
     plan = Plan(target="app:monque", processes=1, limits=NO_LIMITS)
     assert [plan.pause(crashes) for crashes in (1, 2, 3, 7, 100)] == [0.5, 1, 2, 30, 30]

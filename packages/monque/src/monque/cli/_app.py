@@ -30,12 +30,12 @@ Exit codes: 0 done, 1 an error or nothing found, 2 wrong arguments, 130 interrup
 
 Examples:
 
-    monque demo                                         # see it work, on Python's own library
-    monque worker app:monque                            # run the workers of app.py
-    monque enqueue send-email to=a@b.c --in 10m         # ask for a job
-    monque jobs list --status failed                    # see what went wrong
-    monque jobs retry --name send-email --error timeout # and let it run again
-    monque top                                          # watch all of it
+    monque demo                                  # see it work
+    monque worker app:monque                     # run the workers of app.py
+    monque enqueue send-email to=a@b.c --in 10m  # ask for a job
+    monque jobs list --status failed             # see what went wrong
+    monque jobs retry --name send-email          # and let it run again
+    monque top                                   # watch all of it
 """
 
 _GROUPS = ("Work", "Ask for jobs", "Jobs", "Instances and pauses", "Try, measure, set up")

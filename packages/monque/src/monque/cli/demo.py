@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Measured: below this the jobs wait for the database, above it they wait for a thread.
 _CONCURRENCY = 8 * (os.cpu_count() or 1)
 
+_AtLeastOne = Annotated[int, Parameter(alias="-c", validator=validators.Number(gte=1), show_default=False)]
+
 _WORKER = "analyse-file"
 _BATCH = 250
 _LOOK_AGAIN = 2.0
@@ -59,7 +61,7 @@ def command(
     path: Path | None = None,
     /,
     *,
-    concurrency: Annotated[int, Parameter(alias="-c", validator=validators.Number(gte=1))] = _CONCURRENCY,
+    concurrency: _AtLeastOne = _CONCURRENCY,
     json: Json = False,
     uri: Uri = None,
 ) -> int:
@@ -75,7 +77,7 @@ def command(
 
     Args:
         path: A directory or a file; without it the standard library of the running Python.
-        concurrency: How many jobs run at once.
+        concurrency: How many jobs run at once; without it eight for each processor.
         json: Print the summary as one JSON object and nothing else on stdout.
         uri: The MongoDB to use; without it an embedded one is started.
     """
