@@ -3,15 +3,20 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
 from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
+from monque._store.stats import Durations, JobStats
+from monque._store.watching import JobChange, Watch
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
     BlockingCallError,
+    ChangeStreamsUnavailableError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -68,6 +73,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
@@ -76,9 +82,11 @@ __all__ = [
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
     "ChangeStreamFallbackEvent",
+    "ChangeStreamsUnavailableError",
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
+    "Durations",
     "EmbeddedError",
     "Fail",
     "Fleet",
@@ -97,6 +105,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobCancelledEvent",
+    "JobChange",
     "JobCompleteEvent",
     "JobDeletedEvent",
     "JobDocumentError",
@@ -112,6 +121,7 @@ __all__ = [
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
+    "JobStats",
     "JobStatus",
     "JobTimeoutError",
     "Jobs",
@@ -132,6 +142,7 @@ __all__ = [
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",
@@ -147,6 +158,7 @@ __all__ = [
     "Timeout",
     "TransactionsUnavailableError",
     "UniqueKeyConflictError",
+    "Watch",
     "Worker",
     "WorkerRegistrationError",
     "current_job",

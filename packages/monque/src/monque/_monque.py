@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC
@@ -24,7 +24,7 @@ from monque._cron import Cron
 from monque._engine import Engine
 from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
-from monque._producer import Producer
+from monque._producer import Producer, ProducerMiddleware
 from monque._results import Waiting
 from monque._setup import Setup
 from monque._store import indexes
@@ -42,6 +42,7 @@ from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
+    from concurrent.futures import Future
     from datetime import datetime
     from types import TracebackType
 
@@ -49,10 +50,12 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque._intake import OnConflict
+    from monque._store.backlog import Backlog
     from monque.job import Job
     from monque.options import Duration, Retry
 
 M = TypeVar("M", bound=Middleware)
+N = TypeVar("N", bound=ProducerMiddleware)
 
 _CLOCK_INTERVAL = 30.0
 # The next reading is another chance, and whoever closes should not wait for a dead connection.
@@ -62,13 +65,21 @@ _CLOCK_PATIENCE = 5.0
 class _Connected:
     """What there is between `initialize()` and `close()`."""
 
-    def __init__(self, database: AsyncDatabase[Any], options: Options, workers: Workers, events: Events) -> None:
+    def __init__(
+        self,
+        database: AsyncDatabase[Any],
+        options: Options,
+        workers: Workers,
+        events: Events,
+        middleware: Sequence[ProducerMiddleware],
+    ) -> None:
         self.client = database.client
+        self.loop = asyncio.get_running_loop()
         self.collection = job_collection(database, options.collection)
         self.flow = Flow(self.collection)
         self.clock = ServerClock()
         self.waiting = Waiting(self.flow.endings, events)
-        self.producer = Producer(self.flow, self.clock, options, workers)
+        self.producer = Producer(self.flow, self.clock, options, workers, middleware)
         self.jobs = Jobs(self.collection, self.clock, events, self.notice, self.waiting.result, options.retention)
         self.fleet = Fleet(self.collection, self.obey)
         self.expires = False
@@ -88,6 +99,11 @@ class _Connected:
         """The same, but not at any price."""
         with pymongo.timeout(_CLOCK_PATIENCE):
             await self.read_clock()
+
+    def server(self) -> tuple[str, int | None] | None:
+        """The address of the server that takes writes, if one is known."""
+        servers = self.client.topology_description.server_descriptions().items()
+        return next((address for address, server in servers if server.is_writable), None)
 
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
         """There may be jobs of these names (None: of any), due at these times."""
@@ -135,6 +151,7 @@ class Monque(Declares):
         self._options = options or Options()
         self._workers = Workers()
         self._middleware: list[Middleware] = []
+        self._producer_middleware: list[ProducerMiddleware] = []
         self._events = Events()
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -180,7 +197,7 @@ class Monque(Declares):
 
     async def _open(self, stack: AsyncExitStack) -> _Connected:
         database = await stack.enter_async_context(open_database(self._source))
-        connected = _Connected(database, self._options, self._workers, self._events)
+        connected = _Connected(database, self._options, self._workers, self._events, self._producer_middleware)
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
@@ -219,6 +236,7 @@ class Monque(Declares):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
@@ -241,6 +259,7 @@ class Monque(Declares):
                 exceptions still holds. It cannot have an `on` itself, since functions cannot be stored.
             tags: A word or several to find the job by, such as a customer or a batch: up to 20, of up to 255
                 characters.
+            headers: Texts that travel along with it, by name, for programs rather than for the handler: at most 8 KB.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
@@ -274,6 +293,7 @@ class Monque(Declares):
             timeout=timeout,
             retry=retry,
             tags=tags,
+            headers=headers,
         )
         connected = self._connection()
         with driver_errors("enqueue the job", session):
@@ -296,6 +316,7 @@ class Monque(Declares):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names.
@@ -313,6 +334,7 @@ class Monque(Declares):
             timeout: As for `enqueue`, for each run.
             retry: As for `enqueue`, for each occurrence.
             tags: As for `enqueue`.
+            headers: As for `enqueue`, for each run.
             session: As for `enqueue`.
 
         Returns:
@@ -333,7 +355,9 @@ class Monque(Declares):
             0 9 * * 1-5 Europe/Berlin
         """
         cron = Cron.parse(expression, timezone)
-        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry, tags=tags)
+        request = NewJob(
+            name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry, tags=tags, headers=headers
+        )
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, request, session)
@@ -501,6 +525,43 @@ class Monque(Declares):
         self._middleware.append(middleware)
         return middleware
 
+    def use_producer(self, middleware: N) -> N:
+        """Have jobs written within what this gives, with headers of its own: for tracing, tenants and the like.
+
+        It is called with the jobs that are about to be written, one or many, and gives a context manager; they are
+        written within. Headers that it gives are added to each of them, but for those that a job has already. The
+        first one is the outermost. `schedule` is left out: what it defines is written once and runs for years.
+
+        Args:
+            middleware: A function of a sequence of jobs, usually one with `@contextmanager`.
+
+        Returns:
+            The same, so that this is a decorator, too.
+
+        Raises:
+            ConfigurationError: It cannot be called.
+
+        Example:
+            >>> import asyncio
+            >>> from collections.abc import Generator
+            >>> from contextlib import contextmanager
+            >>> monque = Monque()
+            >>> @monque.use_producer
+            ... @contextmanager
+            ... def of_tenant(jobs: Sequence[Job[Any]]) -> Generator[dict[str, str]]:
+            ...     yield {"tenant": "acme"}
+            >>> async def main() -> None:
+            ...     async with monque:
+            ...         job = await monque.enqueue("send-email")
+            ...         print(job.headers)
+            >>> asyncio.run(main())
+            {'tenant': 'acme'}
+        """
+        if not callable(middleware):
+            raise ConfigurationError("middleware", middleware, "a function of jobs that gives a context manager")
+        self._producer_middleware.append(middleware)
+        return middleware
+
     def include(self, router: Router, *, replace: bool = False) -> None:
         """Register the workers of a router, also those that it declares later. What they enqueue goes here.
 
@@ -640,6 +701,21 @@ class Monque(Declares):
         return replace(
             health, healthy=not reasons, connected=is_connected, working=not connected.work.done(), reasons=reasons
         )
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        """The host (or the path of a socket) and the port of the MongoDB server that it writes to.
+
+        None if it is not connected, or no such server is known at the moment.
+        """
+        return None if self._connected is None else self._connected.server()
+
+    def ask_for_backlog(self) -> Future[list[Backlog]] | None:
+        """Begin to count, in whatever thread this is called; None if there is nobody to ask."""
+        connected = self._connected
+        if connected is None or connected.loop.is_closed():
+            return None
+        return asyncio.run_coroutine_threadsafe(connected.jobs.backlog(), connected.loop)
 
     @contextmanager
     def _signals(self) -> Generator[None]:

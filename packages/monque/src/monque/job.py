@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -102,6 +102,7 @@ class FollowUp:
         timeout: How long the run may take, in seconds, where that was said for it.
         retry: The retry policy, where one was given for it.
         tags: The words it is found by then.
+        headers: What travels along with it.
 
     Example:
         >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
@@ -114,6 +115,7 @@ class FollowUp:
     timeout: float | None = None
     retry: Retry | None = None
     tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +147,14 @@ class Job(Generic[T]):
         timeout: How long a run may take, in seconds, where that was said for this job.
         retry: The retry policy, where one was given for this job.
         tags: The words it was given to be found by.
+        headers: What travels along with it, for programs rather than for the handler, such as the context of a trace.
         errors: The failures so far, the latest last; no more than five are kept.
         progress_report: How far it has come, as its handler said last.
         result: What the handler returned, if results are stored.
         result_error: Why the result could not be stored.
         logs: Log records of its runs, if they are kept; the latest last.
         follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
+        started_at: When it was claimed last; unlike `locked_at` it stays when the run is over.
     """
 
     id: ObjectId
@@ -175,12 +179,14 @@ class Job(Generic[T]):
     timeout: float | None = None
     retry: Retry | None = None
     tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     errors: tuple[JobFailure, ...] = ()
     progress_report: Progress | None = None
     result: Any = None
     result_error: str | None = None
     logs: tuple[LogLine, ...] = ()
     follow_up: FollowUp | None = None
+    started_at: datetime | None = None
 
     @property
     def is_recurring(self) -> bool:
@@ -320,6 +326,7 @@ def _follow_up(value: object) -> FollowUp:
         None if timeout is None else _milliseconds(timeout),
         None if retry is None else read_retry(retry),
         _tags(parts.get("tags")),
+        _headers(parts.get("headers")),
     )
 
 
@@ -330,7 +337,7 @@ def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
 
 
 def settings_document(job: Job[Any] | FollowUp) -> dict[str, Any]:
-    """Write the time limit, the retry policy and the tags of a job's own, those that it has."""
+    """Write the time limit, the retry policy, the tags and the headers of a job's own, those that it has."""
     document: dict[str, Any] = {}
     if job.timeout is not None:
         document["timeout"] = round(job.timeout * 1000)
@@ -338,6 +345,8 @@ def settings_document(job: Job[Any] | FollowUp) -> dict[str, Any]:
         document["retry"] = _retry_document(job.retry)
     if job.tags:
         document["tags"] = list(job.tags)
+    if job.headers:
+        document["headers"] = dict(job.headers)
     return document
 
 
@@ -352,6 +361,12 @@ def _tags(value: object) -> tuple[str, ...]:
     # They are there for people: what is no tag is passed over. One alone is found like a list of it.
     several = cast("list[object]", value) if isinstance(value, list) else [value]
     return tuple(tag for tag in several if isinstance(tag, str))
+
+
+def _headers(value: object) -> dict[str, str]:
+    """Those that are texts; no job is refused for what others have put beside them."""
+    headers = cast("Mapping[str, object]", value if isinstance(value, Mapping) else {})
+    return {name: text for name, text in headers.items() if isinstance(text, str)}
 
 
 def _milliseconds(value: object) -> float:
@@ -450,18 +465,22 @@ _FIELDS = {
     "timeout": _Field("timeout", None, _milliseconds),
     "retry": _Field("retry", None, read_retry),
     "tags": _Field("tags", None, _tags),
+    "headers": _Field("headers", None, _headers),
     "errors": _Field("errors", None, _each(JobFailure)),
     "progress": _Field("progress_report", None, partial(_small, Progress)),
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
     "followUp": _Field("follow_up", None, _follow_up),
+    "startedAt": _Field("started_at", datetime, _date),
 }
 # Without their names, which make a tuple slow to take apart.
 _READING = {wire: (field.attribute, field.usual, field.read, field.optional) for wire, field in _FIELDS.items()}
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
-_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Job) if field.name not in _REQUIRED}
+_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Job) if field.name not in (*_REQUIRED, "headers")
+}
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
@@ -470,6 +489,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
     values = _DEFAULTS.copy()
+    values["headers"] = {}
     wire = "?"
     try:
         for wire, value in document.items():
@@ -492,7 +512,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
 
 def make_job(**values: Any) -> Job[Any]:  # noqa: ANN401  the fields of a job
     """A job with these fields; those that are not given are unset. They are not checked."""
-    return _make({**_DEFAULTS, **values})
+    return _make({**_DEFAULTS, "headers": {}, **values})
 
 
 def _make(values: dict[str, Any]) -> Job[Any]:
@@ -519,7 +539,7 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
-    if job.timeout is not None or job.retry is not None or job.tags:
+    if job.timeout is not None or job.retry is not None or job.tags or job.headers:
         document.update(settings_document(job))
     if job.follow_up is not None:
         document["followUp"] = follow_up_document(job.follow_up)
@@ -527,10 +547,12 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
 
 
 _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field.optional}
+# What `settings_document` writes.
+_OF_SETTINGS = ("timeout", "retry", "tags", "headers")
 # What comes of runs is not among what is written for a new job.
-_OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
+_OF_RUNS = ("errors", "progress", "result", "resultError", "logs", "startedAt")
 _SOMETIMES = [
     (wire, field.attribute, _DEFAULTS[field.attribute])
     for wire, field in _FIELDS.items()
-    if field.optional and wire not in ("timeout", "retry", "tags", "followUp", *_OF_RUNS)
+    if field.optional and wire not in (*_OF_SETTINGS, "followUp", *_OF_RUNS)
 ]

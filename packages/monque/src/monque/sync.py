@@ -19,13 +19,14 @@ from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
 from monque._store import fleet as _fleet
 from monque._store import jobs as _jobs
+from monque._store.filters import JobFilter
 from monque._store.guest import guest_collection, insert_in
 from monque.errors import InvalidArgumentError
 from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from datetime import datetime
     from types import TracebackType
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from monque._connection import SyncSource
     from monque._intake import OnConflict
     from monque._producer import Producer
+    from monque._store.paging import JobOrder
+    from monque._store.watching import JobChange, Watch
     from monque.events import Subscribe
     from monque.job import Job
     from monque.options import Duration, Retry
@@ -55,8 +58,55 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+
+    def find(
+        self,
+        filter: JobFilter = JobFilter(),  # noqa: A002, B008  what it is; it is frozen
+        *,
+        order: JobOrder = "-created",
+        limit: int | None = None,
+        timeout: Duration = 10,
+    ) -> list[Job[Any]]:
+        """Find jobs; see `monque.Jobs.find`. Of many, `page` gives some at a time.
+
+        Raises:
+            InvalidArgumentError: An argument makes no sense.
+            AggregationTimeoutError: It took longer than `timeout`.
+            ConnectionError: The database did not answer.
+
+        Example:
+            >>> with Monque() as monque:
+            ...     enqueued = monque.enqueue("send-email", tags="welcome")
+            ...     print(monque.jobs.find(JobFilter(tags="welcome")) == [enqueued])
+            True
+        """
+        return self._link.call(lambda inner: inner.jobs.find(filter, order=order, limit=limit, timeout=timeout).all())
+
     page = blocking(_jobs.Jobs.page)
     count = blocking(_jobs.Jobs.count)
+    backlog = blocking(_jobs.Jobs.backlog)
+    stats = blocking(_jobs.Jobs.stats)
+
+    def watch(self, filter: JobFilter = JobFilter()) -> Generator[JobChange]:  # noqa: A002, B008  what it is; it is frozen
+        """Watch jobs change, live, from the first step of the iteration on; see `monque.Jobs.watch`.
+
+        Raises:
+            InvalidArgumentError: It is no filter.
+            ChangeStreamsUnavailableError: The server has no change streams.
+            ConnectionError: The database refuses.
+        """
+        link = self._link
+
+        async def begin(inner: Inner) -> Watch:
+            return await inner.jobs.watch(filter).__aenter__()
+
+        changes = link.call(begin)
+        try:
+            while True:
+                yield link.call(lambda _: changes.__anext__())
+        finally:
+            link.call(lambda _: changes.aclose())
+
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
@@ -123,6 +173,7 @@ class Monque(Face[_monque.Monque]):
         # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
         self.use = inner.use
+        self.use_producer = inner.use_producer
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -160,6 +211,7 @@ class Monque(Face[_monque.Monque]):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -189,6 +241,7 @@ class Monque(Face[_monque.Monque]):
             timeout=timeout,
             retry=retry,
             tags=tags,
+            headers=headers,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -210,6 +263,7 @@ class Monque(Face[_monque.Monque]):
         timeout: Duration | None = None,
         retry: Retry | None = None,
         tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -233,6 +287,7 @@ class Monque(Face[_monque.Monque]):
                 timeout=timeout,
                 retry=retry,
                 tags=tags,
+                headers=headers,
             )
         )
 
@@ -294,7 +349,8 @@ class Monque(Face[_monque.Monque]):
             raise InvalidArgumentError(
                 "on_conflict", on_conflict, "'return' beside a session of the synchronous driver"
             )
-        return insert_in(self._own_jobs, session, batch.jobs)
+        with self._producer().sending(batch.jobs) as jobs:
+            return insert_in(self._own_jobs, session, jobs)
 
     def _check_session(self, session: object) -> None:
         if session is None:
@@ -435,3 +491,8 @@ class Monque(Face[_monque.Monque]):
                 portal.run(partial(subscribe, event, listener))
 
         return cast("Subscribe", there)
+
+
+def asynchronous(monque: Monque) -> _monque.Monque:
+    """The asynchronous one behind it, for whoever watches it."""
+    return monque._link.inner  # noqa: SLF001  a part of it

@@ -9,12 +9,13 @@ import pytest
 from bson import ObjectId
 from rich.console import Console
 
-from monque import Instance, JobChange, JobStats, JobStatus, MonqueError, Pause, RunningJob
+from monque import Durations, Instance, JobChange, JobStats, JobStatus, MonqueError, Pause, RunningJob
 from monque.cli import stats as stats_module
 from monque.cli import top
 from monque.cli._app import run
 from monque.cli._jobs.looking import _told
 from monque.cli._options import ANY
+from monque.cli._output import Output
 from monque.errors import JobDocumentError
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ def test_stats(monque: Callable[..., tuple[int, str, str]]) -> None:
 
 
 def test_stats_of_runs() -> None:
-    from monque import Durations
-
     durations = Durations(count=1000, mean=0.1, median=0.05, p95=1, p99=90, longest=100)
     said = list(stats_module.lines(_stats(runs=durations, waits=durations)))
     assert said[-2] == "runs of the latest 1,000: median, 95 % and 99 % within 50ms, 1s, 1m 30s"
@@ -159,7 +158,7 @@ async def test_top_survives_an_outage(monkeypatch: pytest.MonkeyPatch, capsys: A
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(top, "_look", look)
-    out = top.Output(as_json=False)
+    out = Output(as_json=False)
     with pytest.raises(KeyboardInterrupt):
         await top._go_on(None, ANY, top.View(_stats(), [], []), top._EVERY * 0, out)  # type: ignore[arg-type]
     said = capsys.readouterr().out

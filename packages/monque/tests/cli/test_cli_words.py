@@ -116,9 +116,10 @@ def test_what_is_no_moment(text: str) -> None:
 
 @given(st.text())
 def test_no_text_is_read_as_something_else(text: str) -> None:
-    for read in (parse_duration, lambda text: parse_time(text, NOW)):
-        with suppress(TimeError):
-            assert isinstance(read(text), timedelta | datetime)
+    with suppress(TimeError):
+        assert isinstance(parse_duration(text), timedelta)
+    with suppress(TimeError):
+        assert isinstance(parse_time(text, NOW), datetime)
 
 
 @given(st.timedeltas(timedelta(), timedelta(days=10_000)))

@@ -84,7 +84,11 @@ def program(tmp_path: Path) -> Path:
 @pytest.fixture
 def work(start: Callable[..., Any], program: Path) -> Callable[..., Any]:
     """Starts `monque worker` there."""
-    return lambda *arguments, target="app:monque": start("worker", target, *arguments, cwd=program)
+
+    def command(*arguments: str, target: str = "app:monque") -> Any:
+        return start("worker", target, *arguments, cwd=program)
+
+    return command
 
 
 @pytest.fixture

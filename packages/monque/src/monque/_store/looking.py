@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from monque._store.core import Core
+from monque._store.core import EVERYTHING, PATIENCE, Core
 from monque._store.errors import Deadline, driver_errors
 from monque._store.filters import JobFilter, check_filter, object_id
 from monque._store.paging import LARGEST_PAGE, JobOrder, Page, Place, check_order, check_size, read_cursor, write_cursor
-from monque._store.reading import read
+from monque._store.reading import Slice, read
 from monque.errors import InvalidArgumentError, JobDocumentError
 from monque.job import Job, from_document
 from monque.options import Duration, is_duration, seconds
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found"]
 
-_EVERYTHING = JobFilter()
-_PATIENCE = 10.0
 _CHUNK = 500
 
 
@@ -65,7 +63,7 @@ class Found:
             number = _CHUNK if missing is None else min(missing, _CHUNK)
             deadline = Deadline(self._timeout)
             with deadline.errors("find the jobs"):
-                rows = await self._reader.rows(self._filter, self._order, place, number, deadline)
+                rows = await self._reader.rows(Slice(self._filter, self._order, number, place), deadline)
             jobs, unreadable = read(rows)
             self.unreadable.update(unreadable)
             for job in jobs:
@@ -152,11 +150,11 @@ class Looking(Core):
 
     def find(
         self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
         order: JobOrder = "-created",
         limit: int | None = None,
-        timeout: Duration = _PATIENCE,
+        timeout: Duration = PATIENCE,
     ) -> Found:
         """Find jobs: await it for a list of them, or iterate over it with `async for`, which reads them bit by bit.
 
@@ -200,12 +198,12 @@ class Looking(Core):
 
     async def page(
         self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
         order: JobOrder = "-created",
         size: int = 50,
         cursor: str | None = None,
-        timeout: Duration = _PATIENCE,
+        timeout: Duration = PATIENCE,
     ) -> Page:
         """A page of jobs, from the beginning or from a cursor on, at the same cost however far that is.
 
@@ -253,7 +251,7 @@ class Looking(Core):
         deadline = Deadline(timeout)
         with deadline.errors("get a page of jobs"):
             way = direction.reversed() if backward else direction
-            rows = await self._reader.rows(filter, way, place, number + 1, deadline)
+            rows = await self._reader.rows(Slice(filter, way, number + 1, place), deadline)
         goes_on = len(rows) > number
         rows = rows[:number][::-1] if backward else rows[:number]
         before = after = None
@@ -268,7 +266,7 @@ class Looking(Core):
         cursors = [None if one is None else write_cursor(one, direction, filter) for one in (after, before)]
         return Page(jobs, cursors[0], cursors[1], unreadable)
 
-    async def count(self, filter: JobFilter = _EVERYTHING, *, timeout: Duration = _PATIENCE) -> int:  # noqa: A002
+    async def count(self, filter: JobFilter = EVERYTHING, *, timeout: Duration = PATIENCE) -> int:  # noqa: A002
         """How many jobs there are.
 
         Without a filter it is what the server has in its books, which costs nothing. Otherwise keys of an index are
