@@ -133,7 +133,7 @@ def test_times_for_people() -> None:
     assert shown_time(NOW) == "2026-11-26 13:30:00+01:00"
     away = (timedelta(), timedelta(seconds=-0.4), timedelta(minutes=10), timedelta(days=-1, seconds=-59))
     assert [shown_from_now(NOW + each, NOW) for each in away] == ["now", "now", "in 10m", "1d ago"]
-    assert [shown_duration(each) for each in (0, 0.25, 59.7, 3661, 90_000)] == ["0ms", "250ms", "1m", "1h 1m", "1d 1h"]
+    assert [shown_duration(each) for each in (0, 0.25, 59.7, 3661, 90_000)] == ["0s", "250ms", "1m", "1h 1m", "1d 1h"]
 
 
 def test_data() -> None:

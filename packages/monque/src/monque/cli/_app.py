@@ -83,7 +83,7 @@ def _app() -> App:
         version=version("monque"),
         suppress_keyboard_interrupt=False,
     )
-    working, asking, looking, directing, trying = map(Group.create_ordered, _GROUPS)
+    working, asking, looking, directing, trying = (Group(title, sort_key=place) for place, title in enumerate(_GROUPS))
     add_command(app, worker.command, "worker", group=working)
     add_command(app, enqueue.enqueue, "enqueue", group=asking)
     add_command(app, enqueue.schedule, "schedule", group=asking)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bson import ObjectId
 from bson.json_util import RELAXED_JSON_OPTIONS
@@ -139,10 +139,10 @@ def plain(value: object) -> Any:  # noqa: ANN401  whatever JSON holds
 
 def _collection(value: Any) -> Any:  # noqa: ANN401  whatever it is
     if isinstance(value, Mapping):
-        items: Mapping[object, object] = value
+        items = cast("Mapping[object, object]", value)
         return {"" if name is None else str(plain(name)): plain(content) for name, content in items.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each) for each in value]
+        return [plain(each) for each in cast("Iterable[object]", value)]
     return value
 
 

@@ -115,14 +115,14 @@ def shown_duration(length: timedelta | float) -> str:
         ('1h 30m', '250ms')
     """
     rest = length.total_seconds() if isinstance(length, timedelta) else length
-    if rest < 1:
+    if 0 < rest < 1:
         return f"{rest * 1000:.0f}ms"
     rest, parts = round(rest), list[str]()
     for unit in ("d", "h", "m", "s"):
         number, rest = divmod(rest, round(_UNITS[unit].total_seconds()))
         if number or parts:
             parts.append(f"{number}{unit}")
-    return " ".join(part for part in parts[:2] if part[0] != "0")
+    return " ".join(part for part in parts[:2] if part[0] != "0") or "0s"
 
 
 def shown_time(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter, validators
 
@@ -74,10 +74,14 @@ async def _supervise(plan: Plan) -> int:
 def _changes(stopping: asyncio.Event) -> AsyncIterator[object]:
     """Changes of Python files below the current directory."""
     try:
-        from watchfiles import PythonFilter, awatch
+        import watchfiles
     except ModuleNotFoundError:
         raise UsageError("--reload needs the package 'watchfiles': pip install \"monque[cli]\"") from None
-    return awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping)
+    library = cast("Any", watchfiles)  # its types are not known whole
+    changes: AsyncIterator[object] = library.awatch(
+        Path.cwd(), watch_filter=library.PythonFilter(), stop_event=stopping
+    )
+    return changes
 
 
 async def _reload(supervisor: Supervisor, changes: AsyncIterator[object]) -> None:

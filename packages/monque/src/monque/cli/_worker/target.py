@@ -85,7 +85,8 @@ def _import(name: str) -> ModuleType:
 
 
 def _name(found: object) -> str:
-    return f"module {found.__name__!r}" if hasattr(found, "__name__") else f"the {type(found).__name__}"
+    name = getattr(found, "__name__", None)
+    return f"the {type(found).__name__}" if name is None else f"module {name!r}"
 
 
 def _kind(found: object) -> str:
