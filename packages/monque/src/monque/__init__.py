@@ -5,6 +5,7 @@ from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
+from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -13,6 +14,7 @@ from monque.errors import (
     ConnectionError,
     EmbeddedError,
     HandlerError,
+    IndexConflictError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
@@ -75,10 +77,14 @@ __all__ = [
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
+    "Diagnosis",
     "EmbeddedError",
     "Fail",
+    "Finding",
     "FollowUp",
     "HandlerError",
+    "IndexConflictError",
+    "IndexFix",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -127,6 +133,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "Severity",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",

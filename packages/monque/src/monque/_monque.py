@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pymongo
 
+from monque import events as ev
 from monque import logs
 from monque._bulk import Item, check_jobs
 from monque._clock import ServerClock
@@ -29,6 +30,7 @@ from monque._store import indexes
 from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
+from monque._store.mending import Mender, fix
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque._intake import OnConflict
+    from monque.diagnosis import IndexFix
+    from monque.errors import IndexConflictError
     from monque.job import Job
     from monque.options import Duration, Retry
 
@@ -61,7 +65,8 @@ class _Connected:
     def __init__(self, database: AsyncDatabase[Any], options: Options, workers: Workers, events: Events) -> None:
         self.client = database.client
         self.collection = job_collection(database, options.collection)
-        self.flow = Flow(self.collection)
+        self.mender = Mender(self.collection, indexes.models() if options.create_indexes else ())
+        self.flow = Flow(self.collection, self.mender)
         self.clock = ServerClock()
         self.waiting = Waiting(self.flow.endings, events)
         self.producer = Producer(self.flow, self.clock, options, workers)
@@ -140,6 +145,7 @@ class Monque(Declares):
 
         Raises:
             ConnectionError: The database cannot be reached or refuses.
+            IndexConflictError: An index that nothing works without cannot be created.
             EmbeddedError: The embedded MongoDB cannot be started.
         """
         async with self._opening:
@@ -174,20 +180,31 @@ class Monque(Declares):
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
-                await indexes.create(connected.collection)
+                self._tell_of(await connected.mender.create())
                 await self._prepare_expiry(connected)
         await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
+        stack.push_async_callback(connected.mender.close)
         stack.push_async_callback(connected.producer.flush)
         stack.push_async_callback(connected.waiting.close)
         return connected
 
     async def _prepare_expiry(self, connected: _Connected) -> None:
         """See to it that the server deletes jobs, if any are to be deleted by what has been said so far."""
-        retains = self._options.retention or any(worker.retention for worker in self._workers.all())
-        if retains and self._options.create_indexes and not connected.expires:
+        if self._retains() and self._options.create_indexes and not connected.expires:
             with driver_errors("create the index for the retention"):
-                await indexes.create_expiry(connected.collection)
+                self._tell_of(await connected.mender.add(indexes.expiry()))
             connected.expires = True
+
+    def _retains(self) -> bool:
+        """Whether any jobs are to be deleted, by what has been said so far."""
+        return bool(self._options.retention) or any(worker.retention for worker in self._workers.all())
+
+    def _tell_of(self, conflicts: Iterable[IndexConflictError]) -> None:
+        """Refuse to begin where nothing would work; what is just slower is reported."""
+        for conflict in conflicts:
+            if not conflict.is_usable:
+                raise conflict
+            self._events.emit(ev.JobErrorEvent, conflict)
 
     def _connection(self) -> _Connected:
         if self._connected is None:
@@ -426,6 +443,34 @@ class Monque(Declares):
             cancelled
         """
         return self._connection().jobs
+
+    async def fix_indexes(self) -> IndexFix:
+        """Make the indexes of the collection what this version needs.
+
+        Those that are missing are made. Those of earlier versions, which this one does not need, are dropped: do it
+        once none of those is at work any more. One that has a name of Monque's, but is another than the name says, is
+        replaced; until that is done, jobs wait. Indexes of others are left alone.
+
+        Returns:
+            What was done, and what is in the way.
+
+        Raises:
+            ConnectionError: The database refuses, or did not answer.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque(options=Options(create_indexes=False)) as monque:
+            ...         done = await monque.fix_indexes()
+            ...         print(*done.created)
+            >>> asyncio.run(main())
+            monque_claim monque_due monque_lease monque_unique monque_settled
+        """
+        connected = self._connection()
+        with driver_errors("fix the indexes"):
+            there = await indexes.existing(connected.collection)
+            retained = [indexes.expiry()] if self._retains() or indexes.EXPIRY in there else []
+            return await fix(connected.collection, [*indexes.models(), *retained])
 
     # --- working ----------------------------------------------------------------------------------------------------
 
