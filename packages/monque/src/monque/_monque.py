@@ -27,6 +27,7 @@ from monque._intake import NewJob, request_of
 from monque._producer import Producer
 from monque._results import Waiting
 from monque._store import indexes
+from monque._store.doctor.examination import examine
 from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
@@ -43,11 +44,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from pymongo import IndexModel
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque._intake import OnConflict
-    from monque.diagnosis import IndexFix
+    from monque.diagnosis import Diagnosis, IndexFix
     from monque.errors import IndexConflictError
     from monque.job import Job
     from monque.options import Duration, Retry
@@ -444,6 +446,30 @@ class Monque(Declares):
         """
         return self._connection().jobs
 
+    async def diagnose(self) -> Diagnosis:
+        """Look whether everything is in good health: the server, the indexes, the jobs. It changes nothing.
+
+        What it is not allowed to see it says so about.
+
+        Returns:
+            What was found, and what to do about it.
+
+        Raises:
+            ConnectionError: Not connected yet, or the database did not answer.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         diagnosis = await monque.diagnose()
+            ...         for finding in diagnosis.of(Severity.WARNING, Severity.ERROR):
+            ...             print(finding.check, finding.seen, finding.advice)
+            >>> asyncio.run(main())
+        """
+        connected = self._connection()
+        with driver_errors("examine the database"):
+            return await examine(connected.collection, self._options, self._needed())
+
     async def fix_indexes(self) -> IndexFix:
         """Make the indexes of the collection what this version needs.
 
@@ -468,9 +494,10 @@ class Monque(Declares):
         """
         connected = self._connection()
         with driver_errors("fix the indexes"):
-            there = await indexes.existing(connected.collection)
-            retained = [indexes.expiry()] if self._retains() or indexes.EXPIRY in there else []
-            return await fix(connected.collection, [*indexes.models(), *retained])
+            return await fix(connected.collection, self._needed())
+
+    def _needed(self) -> list[IndexModel]:
+        return [*indexes.models(), *([indexes.expiry()] if self._retains() else [])]
 
     # --- working ----------------------------------------------------------------------------------------------------
 

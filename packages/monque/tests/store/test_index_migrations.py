@@ -13,7 +13,6 @@ from monque import ConnectionError, IndexConflictError, JobFilter, Monque, Optio
 from monque._store import indexes, mending
 from monque._store.flow import Flow, job_collection
 from monque._store.mending import Mender, fix
-from monque.events import JobErrorEvent
 from monque.testing import eventually
 
 from .support import stored
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.collection import Collection
     from pymongo.database import Database
+
+    from monque.events import JobErrorEvent
 
     from .support import Document, Lab
 
@@ -291,9 +292,7 @@ async def test_a_question_that_fails_for_another_reason_mends_nothing(lab: Lab) 
     assert lab.database.list_collection_names() == []
 
 
-async def test_building_one_anew_may_take_longer_than_a_question(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_building_one_anew_may_take_longer_than_a_question(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mending, "_PATIENCE", 0.01)
     lab.jobs.insert_one(stored())
     hang = partial(lab.client.admin.command, "configureFailPoint", "hangAfterStartingIndexBuild")

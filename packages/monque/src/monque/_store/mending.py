@@ -96,7 +96,9 @@ async def fix(
     for name in dropped:
         await collection.drop_index(name)
     problems = await indexes.create(collection, wanted)
-    created = [name for name in await indexes.existing(collection) if name not in there or name in dropped]
+    now = await indexes.existing(collection)
+    names = [indexes.name_of(model) for model in wanted]
+    created = [name for name in names if name in now and (name not in there or name in dropped)]
     if not problems:
         gone = old_ones(there, retired)
         for name in gone:

@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.text import Text
 
-from monque.cli import bench, demo
+from monque.cli import bench, demo, doctor
 from monque.cli._bench.settings import Part, Settings
 from monque.cli._errors import UsageError
 from monque.errors import MonqueError, redact
@@ -24,6 +24,7 @@ _EXAMPLES = """Examples:
     monque demo ~/project              # the Python files of a directory
     monque demo --json > summary.json  # for scripts
     monque bench                       # what it costs on your server, beside the driver alone
+    monque doctor                      # is everything in good health?
 """
 
 _USUAL = Settings()
@@ -59,6 +60,7 @@ def _app() -> App:
     )
     app.command(_demo, name="demo")
     app.command(_bench, name="bench")
+    app.command(doctor.command, name="doctor")
     return app
 
 
