@@ -470,12 +470,14 @@ class Monque(Declares):
         with driver_errors("examine the database"):
             return await examine(connected.collection, self._options, self._needed())
 
-    async def fix_indexes(self) -> IndexFix:
-        """Make the indexes of the collection what this version needs.
+    async def fix_indexes(self, *, drop_old: bool = False) -> IndexFix:
+        """Make the indexes of the collection what this version needs, while instances are at work.
 
-        Those that are missing are made. Those of earlier versions, which this one does not need, are dropped: do it
-        once none of those is at work any more. One that has a name of Monque's, but is another than the name says, is
+        Those that are missing are made. One that has a name of Monque's, but is another than the name says, is
         replaced; until that is done, jobs wait. Indexes of others are left alone.
+
+        Args:
+            drop_old: Whether to drop those that only earlier versions use, too: once none of these is at work any more.
 
         Returns:
             What was done, and what is in the way.
@@ -494,7 +496,7 @@ class Monque(Declares):
         """
         connected = self._connection()
         with driver_errors("fix the indexes"):
-            return await fix(connected.collection, self._needed())
+            return await fix(connected.collection, self._needed(), drop_old=drop_old)
 
     def _needed(self) -> list[IndexModel]:
         return [*indexes.models(), *([indexes.expiry()] if self._retains() else [])]

@@ -56,7 +56,7 @@ def test_it_changes_nothing_unless_it_is_told_to(
         "Indexes: created: monque_claim, monque_due, monque_lease, monque_unique, monque_settled; "
         "dropped: monque_claim\n✓ "
     )
-    code, said = doctor("--fix-indexes")
+    code, said = doctor("--drop-old-indexes")
     assert (code, said.splitlines()[0]) == (0, "Indexes: nothing to do")
 
 
@@ -64,7 +64,7 @@ def test_what_cannot_be_fixed_is_said(
     doctor: Callable[..., tuple[int, str]], monque_database: Database[Document]
 ) -> None:
     now = datetime.now(UTC)
-    job = {"name": "work", "uniqueKey": "k", "status": "pending", "data": {}, "failCount": 0}
+    job: Document = {"name": "work", "uniqueKey": "k", "status": "pending", "data": {}, "failCount": 0}
     monque_database["monque_jobs"].insert_many(
         [{**job, "nextRunAt": now, "createdAt": now, "updatedAt": now} for _ in range(2)]
     )

@@ -163,11 +163,11 @@ class Lab:
         self.jobs = database["monque_jobs"]
         # Failures are made for this name only: the test's own client is to see the truth.
         self._app = f"app-{uuid.uuid4().hex[:12]}"
-        self._uri = uri
+        self.uri = uri
 
     @asynccontextmanager
     async def connected(self, **settings: Any) -> AsyncGenerator[AsyncDatabase[Document]]:
-        async with AsyncMongoClient[Document](self._uri, appname=self._app, tz_aware=True, **settings) as client:
+        async with AsyncMongoClient[Document](self.uri, appname=self._app, tz_aware=True, **settings) as client:
             yield client.get_default_database()
 
     @contextmanager

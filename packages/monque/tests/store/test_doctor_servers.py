@@ -138,7 +138,7 @@ async def test_whoever_may_not_create_indexes_needs_to_only_if_one_is_missing(st
     strict["jobs"]["monque_jobs"].create_indexes(indexes.models())
     uri = user(strict, "tied", {"role": "tied", "db": "jobs"})
     async with Monque(uri) as monque:
-        assert await monque.enqueue("work")
+        assert (await monque.enqueue("work")).name == "work"
     with pytest.raises(Exception, match="not authorized") as caught:
         await Monque(uri, Options(retention=Retention(completed=60))).initialize()
     assert isinstance(caught.value.__cause__, PyMongoError)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -112,30 +114,44 @@ async def test_in_a_rolling_deploy_each_version_finds_what_it_names(
         assert raw.count_documents(PENDING, hint=name) == 1
 
 
+@pytest.fixture
+def replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version, which uses another index in place of `monque_claim`."""
+    monkeypatch.setattr(indexes, "RETIRED", REPLACED)
+
+
+@pytest.mark.usefixtures("replaced")
 async def test_what_an_earlier_version_made_goes_when_somebody_says_so(
     collection: AsyncCollection[Document], raw: Collection[Document]
 ) -> None:
-    done = await fix(collection, LATER, REPLACED)
-    assert (done.created, done.dropped, done.problems) == (("monque_claim_2",), ("monque_claim",), ())
+    done = await fix(collection, LATER)
+    assert (done.created, done.dropped, done.problems) == (("monque_claim_2",), (), ())
+    assert names(raw) == NOW | {"monque_claim_2"}
+    done = await fix(collection, LATER, drop_old=True)
+    assert (done.created, done.dropped, done.problems) == ((), ("monque_claim",), ())
     assert names(raw) == NOW - {"monque_claim"} | {"monque_claim_2"}
-    assert (await fix(collection, LATER, REPLACED)).dropped == ()
+    assert (await fix(collection, LATER, drop_old=True)).dropped == ()
 
 
+@pytest.mark.usefixtures("replaced")
 async def test_an_instance_of_the_earlier_version_makes_its_index_again(
     collection: AsyncCollection[Document], raw: Collection[Document]
 ) -> None:
     flow = Flow(collection, Mender(collection, indexes.models()))
     raw.insert_one(stored())
-    await fix(collection, LATER, REPLACED)
+    assert (await fix(collection, LATER, drop_old=True)).dropped == ("monque_claim",)
     assert len((await flow.look({"work": 1}, 1)).candidates) == 1
     assert names(raw) == NOW | {"monque_claim_2"}
 
 
-async def test_what_others_made_is_left_alone(collection: AsyncCollection[Document], raw: Collection[Document]) -> None:
+async def test_what_others_made_is_left_alone(
+    collection: AsyncCollection[Document], raw: Collection[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw.create_index([("data.customer", 1)], name="customers")
     raw.create_index([("nextRunAt", 1)], name="monque_retired")
     old = later([("nextRunAt", 1)], "monque_retired", partialFilterExpression=PENDING)
-    assert (await fix(collection, indexes.models(), [old])).dropped == ()
+    monkeypatch.setattr(indexes, "RETIRED", [old])
+    assert (await fix(collection, indexes.models(), drop_old=True)).dropped == ()
     assert names(raw) == NOW | {"customers", "monque_retired"}
 
 
@@ -238,7 +254,63 @@ async def test_connecting_waits_for_no_open_transaction(monque_uri: str, monque_
         jobs.update_one({"_id": job["_id"]}, {"$set": {"data": {"seen": True}}}, session=session)
         # The transaction ends after this only: whoever waited for it would wait for ever.
         async with asyncio.timeout(10), Monque(monque_uri) as monque:
-            assert await monque.enqueue("work")
+            assert (await monque.enqueue("work")).name == "work"
+
+
+async def test_one_that_is_missing_waits_for_an_open_transaction_and_reads_go_on(
+    collection: AsyncCollection[Document], monque_database: Database[Document]
+) -> None:
+    jobs = monque_database["monque_jobs"]
+    jobs.drop_index(indexes.CLAIM)
+    job = stored()
+    jobs.insert_one(job)
+    with monque_database.client.start_session() as session:
+        session.start_transaction()
+        jobs.update_one({"_id": job["_id"]}, {"$set": {"data": {"seen": True}}}, session=session)
+        creating = asyncio.create_task(indexes.create(collection))
+
+        def is_waiting() -> bool:
+            operations = monque_database.client.admin.aggregate([{"$currentOp": {"localOps": True}}])
+            return any(
+                operation.get("waitingForLock") and operation.get("command", {}).get("createIndexes") == "monque_jobs"
+                for operation in operations
+                if operation.get("ns", "").startswith(monque_database.name)
+            )
+
+        await eventually(is_waiting)
+        assert await collection.find_one({"_id": job["_id"]}) is not None
+        assert not creating.done()
+        session.commit_transaction()
+    assert await creating == []
+    assert names(jobs) == NOW
+
+
+def beginning(uri: str) -> subprocess.Popen[bytes]:
+    """Another process, which connects."""
+    program = """if True:
+        import asyncio, sys
+        from monque import Monque
+
+        asyncio.run(Monque(sys.argv[1]).initialize())
+    """
+    return subprocess.Popen([sys.executable, "-c", program, uri])
+
+
+async def test_a_build_goes_on_when_who_began_it_is_killed(lab: Lab) -> None:
+    lab.jobs.insert_one(stored())
+    lab.client.admin.command("configureFailPoint", "hangAfterStartingIndexBuild", mode="alwaysOn")
+    try:
+        with beginning(lab.uri) as process:
+            await eventually(lambda: names(lab.jobs) >= NOW, timeout=30)
+            process.kill()
+    finally:
+        lab.client.admin.command("configureFailPoint", "hangAfterStartingIndexBuild", mode="off")
+    async with lab.connected() as database:
+        collection = job_collection(database, "monque_jobs")
+        assert await indexes.create(collection) == []
+        assert len((await Flow(collection).look({"work": 1}, 1)).candidates) == 1
+        builds = await collection.aggregate([{"$indexStats": {}}])
+        assert [row["name"] async for row in builds if row.get("building")] == []
 
 
 # --- gone while at work ---------------------------------------------------------------------------------------------

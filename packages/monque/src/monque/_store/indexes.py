@@ -169,6 +169,12 @@ def _is_usable(model: IndexModel, index: Mapping[str, Any] | None) -> bool:
     return index.get("partialFilterExpression") in (None, model.document["partialFilterExpression"])
 
 
+def old_ones(there: Mapping[str, Document]) -> list[str]:
+    """Those that an earlier version made and this one does not ask for."""
+    made = {name_of(model): definition(model.document) for model in RETIRED}
+    return [name for name, index in there.items() if name in made and made[name] == definition(index)]
+
+
 def definition(index: Mapping[str, Any]) -> dict[str, Any]:
     """What makes an index what it is: the same for one that is asked for as for one that is there."""
     # What is False is as good as absent; 0 is not.

@@ -82,14 +82,12 @@ class Mender:
 
 
 async def fix(
-    collection: AsyncCollection[Document],
-    wanted: Sequence[IndexModel],
-    retired: Sequence[IndexModel] | None = None,
+    collection: AsyncCollection[Document], wanted: Sequence[IndexModel], *, drop_old: bool = False
 ) -> IndexFix:
     """Make the indexes of a collection what they are to be.
 
-    Of a name of ours with another definition, ours takes the place. Those of earlier versions go, if they are what
-    those made. Others are left alone, also where they are in the way.
+    Of a name of ours with another definition, ours takes the place. Those of earlier versions stay unless they are to
+    go; then they do, if they are what those made. Others are left alone, also where they are in the way.
     """
     there = await indexes.existing(collection)
     dropped = [name for name in indexes.conflicts(wanted, there) if name in there]
@@ -99,15 +97,9 @@ async def fix(
     now = await indexes.existing(collection)
     names = [indexes.name_of(model) for model in wanted]
     created = [name for name in names if name in now and (name not in there or name in dropped)]
-    if not problems:
-        gone = old_ones(there, retired)
+    if drop_old and not problems:
+        gone = indexes.old_ones(now)
         for name in gone:
             await collection.drop_index(name)
         dropped += gone
     return IndexFix(tuple(created), tuple(dropped), tuple(problems))
-
-
-def old_ones(there: dict[str, Document], retired: Sequence[IndexModel] | None = None) -> list[str]:
-    """The indexes that an earlier version made and this one does not ask for."""
-    made = {indexes.name_of(model): indexes.definition(model.document) for model in retired or indexes.RETIRED}
-    return [name for name, index in there.items() if name in made and made[name] == indexes.definition(index)]

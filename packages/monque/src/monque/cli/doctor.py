@@ -29,6 +29,7 @@ _MARKS = {
 def command(
     *,
     fix_indexes: Annotated[bool, Parameter(negative=())] = False,
+    drop_old_indexes: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
     collection: str = "monque_jobs",
@@ -40,8 +41,9 @@ def command(
     there are errors.
 
     Args:
-        fix_indexes: First make the indexes what they should be: create those that are missing, replace those that
-            have a name of Monque's and another definition, drop those that only earlier versions use.
+        fix_indexes: First make the indexes what they should be: create those that are missing, and replace those that
+            have a name of Monque's and another definition.
+        drop_old_indexes: The same, and drop those that only earlier versions use.
         strict: Warnings count as errors.
         json: Print the findings as one JSON object and nothing else on stdout.
         collection: The collection of the jobs.
@@ -51,7 +53,7 @@ def command(
     # What an instance would log is among the findings.
     logging.getLogger("monque").addHandler(logging.NullHandler())
     options = Options(collection=collection, create_indexes=False)
-    fixed, diagnosis = asyncio.run(_examine(uri or None, options, fix=fix_indexes))
+    fixed, diagnosis = asyncio.run(_examine(uri or None, options, fix=fix_indexes, drop_old=drop_old_indexes))
     out = Console(highlight=False)
     if json:
         out.file.write(_json.dumps(_as_json(fixed, diagnosis), indent=2) + "\n")
@@ -62,9 +64,11 @@ def command(
     return 1 if diagnosis.of(*bad) else 0
 
 
-async def _examine(uri: str | None, options: Options, *, fix: bool) -> tuple[IndexFix | None, Diagnosis]:
+async def _examine(
+    uri: str | None, options: Options, *, fix: bool, drop_old: bool
+) -> tuple[IndexFix | None, Diagnosis]:
     async with Monque(uri, options) as monque:
-        fixed = await monque.fix_indexes() if fix else None
+        fixed = await monque.fix_indexes(drop_old=drop_old) if fix or drop_old else None
         return fixed, await monque.diagnose()
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from monque._store import indexes
 from monque._store.doctor.patient import FIX, aware, error, few, ok, warning
-from monque._store.mending import old_ones
 from monque.job import JobStatus
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ async def present(patient: Patient) -> list[Finding]:
     there = await indexes.existing(patient.jobs)
     problems = indexes.conflicts(patient.indexes, there)
     found = [_finding(model, there, problems.get(indexes.name_of(model))) for model in patient.indexes]
-    for name in old_ones(there):
-        advice = f"once no instance of an earlier version is at work, {FIX}, which drops it"
+    for name in indexes.old_ones(there):
+        advice = "once no instance of an earlier version is at work: `monque doctor --drop-old-indexes`"
         found.append(
             warning(f"index.{name}", seen="an earlier version made it, and this one has no use for it", advice=advice)
         )

@@ -31,9 +31,7 @@ async def version(patient: Patient) -> list[Finding]:
 
 
 async def compatibility(patient: Patient) -> list[Finding]:
-    """Which MongoDB it behaves as; a router has nothing to say about that."""
-    if (await patient.hello()).get("msg") == "isdbgrid":
-        return []
+    """Which MongoDB it behaves as."""
     text = (await patient.admin.command("buildInfo"))["version"]
     answer = await patient.admin.command("getParameter", 1, featureCompatibilityVersion=1)
     return [_compatibility(text, answer["featureCompatibilityVersion"]["version"])]
