@@ -316,7 +316,7 @@ async def test_documents_that_are_no_jobs(monque_uri: str, monque: Monque, raw: 
     found = await diagnose(monque_uri)
     assert bad(found) == {"jobs.documents": WARNING}
     seen = found["jobs.documents"].seen
-    assert seen.startswith("all 4 documents were looked at, 3 no jobs: ")
+    assert seen.startswith("all 4 document(s) were looked at, 3 no jobs: ")
     assert "'status': expected one of pending" in seen
     assert "'failCount': expected a whole number" in seen
     assert f"job {spoiled['_id']}: " in seen

@@ -34,6 +34,7 @@ from monque import (
     PayloadTooLargeError,
     Retry,
     Router,
+    Severity,
     UniqueKeyConflictError,
     _monque,
 )
@@ -576,3 +577,12 @@ def test_every_method_says_what_it_does_and_no_example_awaits() -> None:
     for face in (Monque, Jobs):
         for name in public(face):
             assert "await " not in (inspect.getdoc(getattr(face, name)) or "await "), name
+
+
+def test_the_doctor_waits_too(monque_uri: str, monque_database: Database[Data]) -> None:
+    with Monque(monque_uri, Options(create_indexes=False)) as monque:
+        monque.enqueue("work", delay=60)
+        assert monque.diagnose().severity is Severity.ERROR
+        assert len(monque.fix_indexes().created) == 5
+        assert monque.diagnose().severity is Severity.OK
+    assert len(monque_database["monque_jobs"].index_information()) == 6

@@ -101,7 +101,7 @@ async def documents(patient: Patient) -> list[Finding]:
     raw: AsyncCollection[Any] = patient.jobs.with_options(codec_options=options)
     rows = await (await raw.aggregate([{"$sample": {"size": _SAMPLE}}])).to_list()
     broken = [problem for problem in (_problem(patient, row.raw) for row in rows) if problem is not None]
-    some = f"{len(rows):,} of {number:,} documents" if len(rows) < number else f"all {len(rows):,} documents"
+    some = f"{len(rows):,} of {number:,} documents" if len(rows) < number else f"all {len(rows):,} document(s)"
     if not broken:
         return [ok("jobs.documents", seen=f"{some} were looked at, and are jobs")]
     advice = "instances let them fail where they can; correct or delete them, and whatever writes them"

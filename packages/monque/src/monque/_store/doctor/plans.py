@@ -117,7 +117,8 @@ def read_plan(answer: Document) -> Plan:
 
 def judge(check: str, plan: Plan, names: int) -> Finding:
     """Whether that is what it should cost."""
-    seen = f"{plan.keys:,} keys and {plan.documents:,} documents for {plan.returned:,}, {plan.milliseconds:,} ms"
+    read = f"{plan.keys:,} key(s) and {plan.documents:,} document(s)"
+    seen = f"{read} for {plan.returned:,}, {plan.milliseconds:,} ms"
     if "COLLSCAN" in plan.stages:
         return error(check, seen=f"it reads the whole collection: {seen}", advice=FIX)
     if plan.keys > 2 * plan.returned + _IN_VAIN * names + _LOOK:
