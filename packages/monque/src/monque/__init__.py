@@ -3,8 +3,13 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
+from monque._store.looking import Found
+from monque._store.paging import JobOrder, Page
 from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
 from monque.errors import (
     AggregationTimeoutError,
@@ -57,6 +62,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -66,6 +72,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
@@ -81,10 +88,15 @@ __all__ = [
     "EmbeddedError",
     "Fail",
     "Finding",
+    "Fleet",
     "FollowUp",
+    "Found",
     "HandlerError",
+    "Health",
     "IndexConflictError",
     "IndexFix",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -105,6 +117,7 @@ __all__ = [
     "JobHandle",
     "JobLostEvent",
     "JobMissingError",
+    "JobOrder",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
@@ -123,9 +136,12 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Page",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",
@@ -133,6 +149,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
     "Severity",
     "ShutdownTimeoutError",
     "Snooze",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from monque import Polling, Retention
+from monque._store import indexes
 from monque.testing import eventually
 
 from .support import Gate, working
@@ -14,7 +15,7 @@ from .support import Gate, working
 if TYPE_CHECKING:
     from .support import Bench
 
-NAMES = {"_id_", "monque_claim", "monque_due", "monque_lease", "monque_unique", "monque_settled", "monque_expiry"}
+NAMES = {"_id_", *(indexes.name_of(model) for model in (*indexes.models(), indexes.expiry()))}
 
 
 @pytest.mark.parametrize("drops", ["the collection", "its indexes"])

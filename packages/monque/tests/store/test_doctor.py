@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -253,9 +254,10 @@ async def test_what_is_explained_is_what_instances_ask(
     await flow.survey(names, 0)
     look, survey = commands.sent
     assert {field: look[field] for field in said["claim"]} == said["claim"]
-    assert {field: survey[field] for field in said["survey"] if field != "cursor"} == {
-        field: value for field, value in said["survey"].items() if field != "cursor"
-    }
+    pipeline = said["survey"]["pipeline"]
+    # What the instance was told is asked for beside it.
+    assert survey["pipeline"][: len(pipeline)] == pipeline
+    assert survey["hint"] == said["survey"]["hint"]
     for command in said.values():
         for statement in statements(command):
             assert "COLLSCAN" not in explain(raw.database, statement).stages
@@ -286,11 +288,41 @@ async def test_jobs_that_wait_for_nobody(monque_uri: str, monque: Monque, raw: C
     raw.insert_many([stored(name="urgent", priority=5, nextRunAt=now - timedelta(days=2)), stored(name="urgent")])
     raw.insert_many([stored(name="future", nextRunAt=FUTURE), stored(name="now", nextRunAt=now)])
     found = await diagnose(monque_uri)
-    assert bad(found) == {"jobs.overdue": WARNING}
+    assert bad(found) == {"jobs.overdue": ERROR}
     seen = found["jobs.overdue"].seen
     assert seen.index("'urgent'") < seen.index("'late' for 3 h")
+    assert seen.count("(no instance says that it works on them)") == 2
     assert "'future'" not in seen
     assert "'now'" not in seen
+
+
+async def test_jobs_that_wait_for_a_slot_or_a_resume(
+    monque_uri: str, monque: Monque, raw: Collection[Document]
+) -> None:
+    busy = asyncio.Event()
+
+    @monque.worker("late", concurrency=1)
+    async def late() -> None:
+        busy.set()
+        await asyncio.Event().wait()
+
+    ago = datetime.now(UTC) - timedelta(hours=3)
+    raw.insert_many([stored(name="late", nextRunAt=ago) for _ in range(2)])
+    await monque.start()
+    await asyncio.wait_for(busy.wait(), 10)
+    assert await eventually(monque.fleet.instances)
+    found = await diagnose(monque_uri)
+    assert bad(found) == {"jobs.overdue": WARNING}
+    assert found["jobs.overdue"].seen.startswith("jobs have been due: 'late' for 3 h")
+    assert "no instance" not in found["jobs.overdue"].seen
+    await monque.fleet.pause("late", reason="no paper")
+    await monque.fleet.pause("idle")
+    raw.insert_one(stored(name="idle", nextRunAt=ago + timedelta(hours=1)))
+    found = await diagnose(monque_uri)
+    assert bad(found) == {"jobs.overdue": WARNING}
+    assert "(paused: no paper)" in found["jobs.overdue"].seen
+    assert found["jobs.overdue"].seen.endswith("(paused)")
+    await monque.stop(hurry=True)
 
 
 async def test_jobs_that_nobody_takes_back(monque_uri: str, monque: Monque, raw: Collection[Document]) -> None:

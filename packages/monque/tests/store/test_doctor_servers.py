@@ -125,8 +125,11 @@ async def test_whoever_may_only_see_the_collection_is_told_what_is_hidden(strict
     privilege = {"resource": {"db": "jobs", "collection": "monque_jobs"}, "actions": ["find", "listIndexes"]}
     strict["jobs"].command("createRole", "onlooker", privileges=[privilege], roles=[])
     strict["jobs"]["monque_jobs"].create_indexes(indexes.models())
+    strict["jobs"]["monque_jobs"].insert_one(stored(name="late"))
     diagnosis = await diagnose(user(strict, "onlooker", {"role": "onlooker", "db": "jobs"}))
-    assert checks(diagnosis, Severity.WARNING) == {"server.stream"}
+    # Whether anybody works on it cannot be seen.
+    assert checks(diagnosis, Severity.WARNING) == {"server.stream", "jobs.overdue"}
+    strict["jobs"]["monque_jobs"].delete_many({})
     assert {"collection", "plan.settle"} <= checks(diagnosis, Severity.UNKNOWN)
     assert {"index.monque_claim", "jobs.leases", "plan.claim"} <= checks(diagnosis, Severity.OK)
 

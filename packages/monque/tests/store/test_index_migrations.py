@@ -52,6 +52,28 @@ DEFINITIONS: dict[str, Document] = {
         "key": [("status", 1), ("name", 1), ("updatedAt", 1)],
         "partialFilterExpression": {"status": {"$in": ["completed", "failed", "cancelled"]}},
     },
+    "monque_urgent": {
+        "key": [("name", 1), ("nextRunAt", 1), ("_id", 1)],
+        "partialFilterExpression": {"status": "pending", "priority": {"$exists": True}},
+    },
+    "monque_ended": {
+        "key": [("status", 1), ("name", 1), ("updatedAt", 1), ("_id", 1)],
+        "partialFilterExpression": {"status": {"$in": ["completed", "failed", "cancelled"]}},
+    },
+    "monque_created": {"key": [("name", 1), ("createdAt", 1), ("_id", 1)]},
+    "monque_planned": {"key": [("name", 1), ("nextRunAt", 1), ("_id", 1)]},
+    "monque_undone": {
+        "key": [("status", 1), ("name", 1), ("createdAt", 1), ("_id", 1)],
+        "partialFilterExpression": {"status": {"$in": ["failed", "cancelled"]}},
+    },
+    "monque_key": {
+        "key": [("name", 1), ("uniqueKey", 1), ("createdAt", 1), ("_id", 1)],
+        "partialFilterExpression": {"uniqueKey": {"$exists": True}},
+    },
+    "monque_tags": {
+        "key": [("tags", 1), ("createdAt", 1), ("_id", 1)],
+        "partialFilterExpression": {"tags": {"$exists": True}},
+    },
     "monque_expiry": {
         "key": [("expireAt", 1)],
         "expireAfterSeconds": 0,
@@ -90,7 +112,7 @@ def test_a_name_stands_for_one_definition_for_ever() -> None:
 async def test_the_server_lists_what_was_asked_for(
     collection: AsyncCollection[Document], raw: Collection[Document]
 ) -> None:
-    await indexes.create(collection, [indexes.expiry()])
+    await indexes.create(collection, [indexes.expiry(), *indexes.RETIRED])
     listed = await indexes.existing(collection)
     assert {name: indexes.definition(index) for name, index in listed.items() if name != "_id_"} == DEFINITIONS
     assert {name: indexes.definition(index) for name, index in listed.items() if name in names(raw)} == DEFINITIONS
@@ -118,6 +140,16 @@ async def test_in_a_rolling_deploy_each_version_finds_what_it_names(
 def replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later version, which uses another index in place of `monque_claim`."""
     monkeypatch.setattr(indexes, "RETIRED", REPLACED)
+
+
+async def test_the_indexes_of_the_first_versions_are_known(
+    collection: AsyncCollection[Document], raw: Collection[Document]
+) -> None:
+    raw.create_indexes(indexes.RETIRED)
+    assert names(raw) == NOW | {"monque_due", "monque_settled"}
+    assert (await fix(collection, indexes.models())).dropped == ()
+    assert (await fix(collection, indexes.models(), drop_old=True)).dropped == ("monque_due", "monque_settled")
+    assert names(raw) == NOW
 
 
 @pytest.mark.usefixtures("replaced")
@@ -199,6 +231,7 @@ async def test_a_slower_index_of_the_name_is_reported_and_works(
         (indexes.CLAIM, CLAIM_KEY, {"partialFilterExpression": PENDING, "hidden": True}, "it is hidden"),
         ("by_hand", CLAIM_KEY, {"partialFilterExpression": PENDING}, "'by_hand' has the same definition"),
         (indexes.UNIQUE, [("name", 1), ("uniqueKey", 1)], {}, "another one of that name"),
+        (indexes.CREATED, [("name", 1)], {"partialFilterExpression": PENDING}, "another one of that name"),
     ],
 )
 async def test_one_that_does_not_serve_is_refused(
@@ -209,7 +242,7 @@ async def test_one_that_does_not_serve_is_refused(
         await Monque(monque_uri).initialize()
     assert not caught.value.is_usable
     # What could be made was made.
-    assert names(raw) >= NOW - {indexes.CLAIM, indexes.UNIQUE}
+    assert names(raw) >= NOW - {indexes.CLAIM, indexes.UNIQUE, indexes.CREATED}
     async with Monque(monque_uri, Options(create_indexes=False)) as monque:
         fixed = await monque.fix_indexes()
     if name == "by_hand":

@@ -84,7 +84,7 @@ async def retention(patient: Patient) -> list[Finding]:
         said = ", ".join(f"{status} {length}" for status, length in kept.items() if length is not None)
         return [ok("retention", seen=f"the server deletes jobs that have ended; by these options: {said or 'none'}")]
     for status in indexes.ENDED:
-        some = patient.jobs.find({"status": status}, {"expireAt": 1}, hint=indexes.SETTLED).limit(_SOME)
+        some = patient.jobs.find({"status": status}, {"expireAt": 1}, hint=indexes.ENDED_AT).limit(_SOME)
         if any("expireAt" in row for row in await some.to_list()):
             seen = f"{JobStatus(status)} jobs say when to delete them, but the index by which that happens is missing"
             advice = "start an instance with that retention and create_indexes=True, or see docs/reference/indexes.md"

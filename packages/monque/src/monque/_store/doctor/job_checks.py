@@ -13,8 +13,9 @@ from monque._recovery import expiry
 from monque._store import indexes
 from monque._store.doctor.patient import error, few, ok, span, warning
 from monque._store.doctor.plans import some_names
+from monque._store.fleet import Fleet
 from monque._store.search import union
-from monque.errors import JobDocumentError
+from monque.errors import ConnectionError, JobDocumentError
 from monque.job import JobStatus, from_document
 from monque.options import seconds
 
@@ -26,27 +27,44 @@ if TYPE_CHECKING:
     from monque._store.doctor.patient import Document, Patient
     from monque.diagnosis import Finding
 
+_NOBODY = "no instance says that it works on them"
 _LATE = timedelta(minutes=5)
 # A recovery is to have come round by then.
 _LEFT = timedelta(minutes=2)
 _NAMES = 100
 _NAMES_AT_ONCE = 50
 _LEASES = 100
-_SAMPLE = 1000
+# Of a large collection each one picked at random has to be fetched from the disk.
+_SAMPLE, _SAMPLE_OF_MANY, _MANY = 1000, 200, 100_000
 _LEASE_FIELDS = {"name": 1, "lastHeartbeat": 1, "lockedAt": 1, "heartbeatInterval": 1}
 
 
 async def overdue(patient: Patient) -> list[Finding]:
-    """Whether jobs of some name have been due for long."""
+    """Whether jobs of some name have been due for long, and whether anybody works on them."""
     names, now = await some_names(patient, _NAMES), await patient.now()
     oldest = await _oldest(patient, names)
     late = {name: now - due for name, due in oldest.items() if now - due > _LATE}
-    some = f"of {len(names)} name(s)" if len(names) < _NAMES else f"of the first {_NAMES} names"
     if not late:
+        some = f"of {len(names)} name(s)" if len(names) < _NAMES else f"of the first {_NAMES} names"
         return [ok("jobs.overdue", seen=f"no pending job {some} has been due for more than {span(_LATE)}")]
-    lines = [f"{name!r} for {span(late[name])}" for name in sorted(late, key=lambda name: late[name], reverse=True)]
+    worst = sorted(late, key=lambda name: late[name], reverse=True)
+    reasons = await _reasons(patient, worst)
+    lines = [f"{name!r} for {span(late[name])}{reasons[name]}" for name in worst]
+    make = error if any(_NOBODY in reason for reason in reasons.values()) else warning
     advice = "start instances with workers of these names, or more of them; cancel what is not wanted any more"
-    return [warning("jobs.overdue", seen=f"jobs have been due: {few(lines)}", advice=advice)]
+    return [make("jobs.overdue", seen=f"jobs have been due: {few(lines)}", advice=advice)]
+
+
+async def _reasons(patient: Patient, names: list[str]) -> dict[str, str]:
+    """Why jobs of these names may be waiting, as far as instances and pauses tell."""
+    fleet = Fleet(patient.jobs, lambda: None)
+    try:
+        instances, pauses = await fleet.instances(), await fleet.paused()
+    except ConnectionError:
+        return dict.fromkeys(names, "")  # whoever may only use the jobs sees no instances
+    working = {name for instance in instances if instance.status == "working" for name in instance.workers}
+    paused = {pause.name: f" (paused{'' if pause.reason is None else f': {pause.reason}'})" for pause in pauses}
+    return {name: paused.get(name, "" if name in working else f" ({_NOBODY})") for name in names}
 
 
 async def _oldest(patient: Patient, names: list[str]) -> dict[str, datetime]:
@@ -99,7 +117,8 @@ async def documents(patient: Patient) -> list[Finding]:
     number = await patient.jobs.estimated_document_count()
     options = patient.jobs.codec_options.with_options(document_class=RawBSONDocument)
     raw: AsyncCollection[Any] = patient.jobs.with_options(codec_options=options)
-    rows = await (await raw.aggregate([{"$sample": {"size": _SAMPLE}}])).to_list()
+    size = _SAMPLE if number < _MANY else _SAMPLE_OF_MANY
+    rows = await (await raw.aggregate([{"$sample": {"size": size}}])).to_list()
     broken = [problem for problem in (_problem(patient, row.raw) for row in rows) if problem is not None]
     some = f"{len(rows):,} of {number:,} documents" if len(rows) < number else f"all {len(rows):,} document(s)"
     if not broken:
