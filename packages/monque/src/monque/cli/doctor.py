@@ -24,6 +24,12 @@ _MARKS = {
     Severity.WARNING: ("!", "yellow"),
     Severity.ERROR: ("✗", "red"),
 }
+_COUNTED = {
+    Severity.ERROR: "error(s)",
+    Severity.WARNING: "warning(s)",
+    Severity.UNKNOWN: "not seen",
+    Severity.OK: "ok",
+}
 
 
 def command(
@@ -88,8 +94,8 @@ def _lines(fixed: IndexFix | None, diagnosis: Diagnosis) -> Iterator[Text]:
     width = max(len(finding.check) for finding in diagnosis.findings)
     for finding in diagnosis.findings:
         yield from _finding(finding, width)
-    counts = {severity: len(diagnosis.of(severity)) for severity in reversed(Severity)}
-    yield Text(", ".join(f"{number} {severity}" for severity, number in counts.items() if number), style="bold")
+    counts = {word: len(diagnosis.of(severity)) for severity, word in _COUNTED.items()}
+    yield Text(", ".join(f"{number} {word}" for word, number in counts.items() if number), style="bold")
 
 
 def _finding(finding: Finding, width: int) -> Iterator[Text]:
