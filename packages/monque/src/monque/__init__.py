@@ -12,6 +12,7 @@ from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
 from monque._store.stats import Durations, JobStats
 from monque._store.watching import JobChange, Watch
+from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -21,6 +22,7 @@ from monque.errors import (
     ConnectionError,
     EmbeddedError,
     HandlerError,
+    IndexConflictError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
@@ -86,14 +88,18 @@ __all__ = [
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
+    "Diagnosis",
     "Durations",
     "EmbeddedError",
     "Fail",
+    "Finding",
     "Fleet",
     "FollowUp",
     "Found",
     "HandlerError",
     "Health",
+    "IndexConflictError",
+    "IndexFix",
     "Instance",
     "InstanceStatus",
     "InvalidArgumentError",
@@ -151,6 +157,7 @@ __all__ = [
     "RetryIn",
     "Router",
     "RunningJob",
+    "Severity",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",

@@ -12,6 +12,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     │   └── InvalidCursorError          a page cursor
     ├── WorkerRegistrationError   two handlers for one name, or a handler that cannot be one
     ├── ConnectionError           the database cannot be reached or refuses to work
+    ├── IndexConflictError        an index that is needed cannot be made, or is another one than is needed
     ├── JobDocumentError          a stored document that is not a job
     ├── JobStateError             the job is in a state that does not allow this
     ├── UniqueKeyConflictError    a unique key is taken by another job
@@ -58,6 +59,7 @@ __all__ = [
     "ConnectionError",
     "EmbeddedError",
     "HandlerError",
+    "IndexConflictError",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -267,6 +269,22 @@ class UniqueKeyConflictError(MonqueError):
         self.job_id = job_id
         self.job_name = job_name
         self.unique_key = unique_key
+
+
+class IndexConflictError(MonqueError):
+    """An index that Monque needs cannot be made, or there is another one in its place.
+
+    Attributes:
+        index: The name of the index that is needed.
+        problem: What is the matter.
+        is_usable: Whether Monque can work all the same, if more slowly.
+    """
+
+    def __init__(self, index: str, problem: str, *, is_usable: bool = False) -> None:
+        super().__init__(f"index {index!r}: {problem}; `monque doctor` tells more")
+        self.index = index
+        self.problem = problem
+        self.is_usable = is_usable
 
 
 class ShutdownTimeoutError(MonqueError):

@@ -383,6 +383,9 @@ class Monque(Face[_monque.Monque]):
         """
         self._link.inner.include(router, replace=replace)
 
+    diagnose = blocking(_monque.Monque.diagnose)
+    fix_indexes = blocking(_monque.Monque.fix_indexes)
+
     # --- working ----------------------------------------------------------------------------------------------------
 
     start = blocking(_monque.Monque.start)

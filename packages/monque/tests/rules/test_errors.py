@@ -21,6 +21,7 @@ from monque.errors import (
     ConnectionError,
     EmbeddedError,
     HandlerError,
+    IndexConflictError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
@@ -154,6 +155,11 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (WorkerRegistrationError("mail", "is taken"), "worker 'mail': is taken", {"job_name": "mail"}),
         (ConnectionError("no server"), "no server", {}),
+        (
+            IndexConflictError("monque_claim", "it is hidden"),
+            "index 'monque_claim': it is hidden; `monque doctor` tells more",
+            {"index": "monque_claim", "problem": "it is hidden", "is_usable": False},
+        ),
         (
             JobDocumentError(JOB_ID, "failCount", "expected a whole number"),
             f"job {JOB_ID}: field 'failCount': expected a whole number",

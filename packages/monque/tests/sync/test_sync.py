@@ -35,6 +35,7 @@ from monque import (
     PayloadTooLargeError,
     Retry,
     Router,
+    Severity,
     UniqueKeyConflictError,
     _monque,
 )
@@ -616,3 +617,12 @@ def test_jobs_are_watched(monque: Monque, monque_database: Database[Data]) -> No
     changes.close()
     with pytest.raises(StopIteration):
         next(changes)
+
+
+def test_the_doctor_waits_too(monque_uri: str, monque_database: Database[Data]) -> None:
+    with Monque(monque_uri, Options(create_indexes=False)) as monque:
+        monque.enqueue("work", delay=60)
+        assert monque.diagnose().severity is Severity.ERROR
+        assert len(monque.fix_indexes().created) > 5
+        assert monque.diagnose().severity is Severity.OK
+    assert "monque_claim" in monque_database["monque_jobs"].index_information()

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 from rich.text import Text
 
-from monque.cli import bench, completion, demo, enqueue, fleet, jobs, stats, top, worker
+from monque.cli import bench, completion, demo, doctor, enqueue, fleet, jobs, stats, top, worker
 from monque.cli._errors import UsageError
 from monque.cli._help import add_command, help_of
 from monque.errors import ConfigurationError, InvalidArgumentError, MonqueError, redact
@@ -94,5 +94,6 @@ def _app() -> App:
         add_command(app, getattr(fleet, name), name, group=directing)
     add_command(app, demo.command, "demo", group=trying)
     add_command(app, bench.command, "bench", group=trying)
+    add_command(app, doctor.command, "doctor", group=trying)
     add_command(app, completion.command_of(app), "completion", group=trying)
     return app
