@@ -8,13 +8,14 @@ import logging
 import socket
 import sys
 import threading
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from monque import InvalidArgumentError, Job, Monque, NewJob, Retry
+from monque import InvalidArgumentError, Job, JobErrorEvent, Monque, NewJob, Retry
 from monque.probes import asgi, serve
 from monque.prometheus import instrument
 from monque.sync import Monque as SyncMonque
