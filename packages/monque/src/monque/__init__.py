@@ -6,6 +6,7 @@ from monque._monque import Monque
 from monque._producer import ProducerMiddleware
 from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque.errors import (
     AggregationTimeoutError,
@@ -57,6 +58,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -80,8 +82,12 @@ __all__ = [
     "ConnectionError",
     "EmbeddedError",
     "Fail",
+    "Fleet",
     "FollowUp",
     "HandlerError",
+    "Health",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -120,6 +126,7 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
@@ -131,6 +138,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -25,13 +26,16 @@ from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
 from monque._producer import Producer, ProducerMiddleware
 from monque._results import Waiting
+from monque._setup import Setup
 from monque._store import indexes
 from monque._store.errors import driver_errors
+from monque._store.fleet import Fleet
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
+from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options, seconds
 from monque.router import Router, check_router
 from monque.worker import AnyWorker, Declares, Workers
@@ -77,6 +81,7 @@ class _Connected:
         self.waiting = Waiting(self.flow.endings, events)
         self.producer = Producer(self.flow, self.clock, options, workers, middleware)
         self.jobs = Jobs(self.collection, self.clock, events, self.notice, self.waiting.result, options.retention)
+        self.fleet = Fleet(self.collection, self.obey)
         self.expires = False
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
@@ -105,6 +110,11 @@ class _Connected:
         # The change stream would say so, too, but not as soon, and not everywhere.
         if self.engine is not None:
             self.engine.notice(jobs)
+
+    def obey(self) -> None:
+        """Instances were told something."""
+        if self.engine is not None:
+            self.engine.obey()
 
     def notice_jobs(self, jobs: Iterable[Job[Any]]) -> None:
         """There are new jobs."""
@@ -449,6 +459,24 @@ class Monque(Declares):
         """
         return self._connection().jobs
 
+    @property
+    def fleet(self) -> Fleet:
+        """The instances that work on the collection: see them, drain one, pause and resume names.
+
+        Raises:
+            ConnectionError: Not connected yet.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         pause = await monque.fleet.pause("send-email", duration=600)
+            ...         print(pause.name, await monque.fleet.resume("send-email"))
+            >>> asyncio.run(main())
+            send-email True
+        """
+        return self._connection().fleet
+
     # --- working ----------------------------------------------------------------------------------------------------
 
     def _add(self, worker: AnyWorker, *, replace: bool) -> None:  # type: ignore[explicit-override]  # typing.override is newer
@@ -570,18 +598,14 @@ class Monque(Declares):
         if connected.work is None:
             _check_not_spawning()
             logs.attach_runs(self._events)
+            executor = Executor(
+                self._middleware,
+                codec=connected.collection.codec_options,
+                max_result_bytes=self._options.max_result_bytes,
+            )
             connected.engine = Engine(
-                connected.flow,
-                self._workers,
-                Executor(
-                    self._middleware,
-                    codec=connected.collection.codec_options,
-                    max_result_bytes=self._options.max_result_bytes,
-                ),
-                self._options,
-                events=self._events,
-                clock=connected.clock,
-                instance=self.instance_id,
+                Setup(connected.flow, self._workers, self._options, self._events, connected.clock, self.instance_id),
+                executor,
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
@@ -631,18 +655,44 @@ class Monque(Declares):
                 await self.stop()
 
     def is_healthy(self) -> bool:
-        """Whether it is connected and, if it works, has made progress lately.
+        """Whether it is connected and, if it works, has made progress lately; the same as `health().healthy`.
 
         Example:
             >>> Monque().is_healthy()
             False
         """
+        return self.health().healthy
+
+    def health(self) -> Health:
+        """How it is doing, and why it is not well if it is not. Asks nobody, so it may be called often.
+
+        Returns:
+            What it knows itself. One that is not at work is healthy as long as it is connected.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         await monque.start()
+            ...         health = monque.health()
+            ...         print(health.healthy, health.working, health.running, health.reasons)
+            >>> asyncio.run(main())
+            True True 0 ()
+        """
         connected = self._connected
-        if connected is None or not connected.client.topology_description.has_writable_server():
-            return False
+        if connected is None:
+            return unwell(NOT_CONNECTED)
+        is_connected = connected.client.topology_description.has_writable_server()
+        reasons = () if is_connected else ("not connected: no server that takes writes is known",)
         if connected.engine is None or connected.work is None:
-            return True
-        return not connected.work.done() and connected.engine.is_healthy()
+            return replace(unwell(*reasons), connected=is_connected)
+        health = connected.engine.health()
+        if connected.work.done():
+            reasons = (*reasons, "the work has ended, and nobody has stopped it")
+        reasons = (*reasons, *health.reasons)
+        return replace(
+            health, healthy=not reasons, connected=is_connected, working=not connected.work.done(), reasons=reasons
+        )
 
     @property
     def server(self) -> tuple[str, int | None] | None:

@@ -17,9 +17,11 @@ from monque._bulk import Batch, Item, check_jobs
 from monque._intake import NewJob, request_of
 from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
+from monque._store import fleet as _fleet
 from monque._store import jobs as _jobs
 from monque._store.guest import guest_collection, insert_in
 from monque.errors import InvalidArgumentError
+from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from monque.options import Duration, Retry
     from monque.router import Router
 
-__all__ = ["Jobs", "Monque"]
+__all__ = ["Fleet", "Jobs", "Monque"]
 
 
 class Jobs(Face[_jobs.Jobs]):
@@ -61,6 +63,24 @@ class Jobs(Face[_jobs.Jobs]):
     cancel_many = blocking(_jobs.Jobs.cancel_many)
     retry_many = blocking(_jobs.Jobs.retry_many)
     delete_many = blocking(_jobs.Jobs.delete_many)
+
+
+class Fleet(Face[_fleet.Fleet]):
+    """`monque.Fleet` for code that has no event loop: its methods, which wait until it is done.
+
+    Example:
+        >>> with Monque() as monque:
+        ...     pause = monque.fleet.pause("send-email", duration=600)
+        ...     print(pause.name, monque.fleet.resume("send-email"))
+        send-email True
+    """
+
+    pause = blocking(_fleet.Fleet.pause)
+    resume = blocking(_fleet.Fleet.resume)
+    paused = blocking(_fleet.Fleet.paused)
+    instances = blocking(_fleet.Fleet.instances)
+    drain = blocking(_fleet.Fleet.drain)
+    undrain = blocking(_fleet.Fleet.undrain)
 
 
 class Monque(Face[_monque.Monque]):
@@ -292,6 +312,11 @@ class Monque(Face[_monque.Monque]):
         """The jobs in the collection: get one, cancel, retry, reschedule and delete one or many."""
         return Jobs(self._link, lambda inner: inner.jobs)
 
+    @property
+    def fleet(self) -> Fleet:
+        """The instances that work on the collection: see them, drain one, pause and resume names."""
+        return Fleet(self._link, lambda inner: inner.fleet)
+
     def include(self, router: Router, *, replace: bool = False) -> None:
         """Take over the workers of a router; see `monque.Monque.include`.
 
@@ -364,7 +389,16 @@ class Monque(Face[_monque.Monque]):
             >>> Monque().is_healthy()
             False
         """
-        return self._link.here() is not None and self._link.inner.is_healthy()
+        return self.health().healthy
+
+    def health(self) -> Health:
+        """How it is doing, and why it is not well if it is not; asks nobody and does not connect.
+
+        Example:
+            >>> Monque().health().healthy
+            False
+        """
+        return unwell(NOT_CONNECTED) if self._link.here() is None else self._link.inner.health()
 
     # --- events -----------------------------------------------------------------------------------------------------
 

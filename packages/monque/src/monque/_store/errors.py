@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
 
 _DUPLICATE_KEY = 11000
+# The user lacks a privilege.
+NOT_ALLOWED = 13
 # A document would become too large.
 TOO_LARGE = (10334, 17419)
 
