@@ -459,9 +459,8 @@ _FIELDS = {
 }
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
-_DEFAULTS: dict[str, Any] = {
-    field.name: field.default for field in fields(Job) if field.name not in (*_REQUIRED, "headers")
-}
+# Each job gets headers of its own.
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Job) if field.name not in _REQUIRED}
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
@@ -469,7 +468,9 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
 
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
-    values: dict[str, Any] = {**_DEFAULTS, "headers": {}}
+    # A copy is several times as fast as a new dictionary of the same.
+    values = _DEFAULTS.copy()
+    values["headers"] = {}
     for wire, value in document.items():
         field = _FIELDS.get(wire)
         if field is not None:
