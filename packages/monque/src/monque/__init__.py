@@ -8,6 +8,8 @@ from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
 from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
+from monque._store.looking import Found
+from monque._store.paging import JobOrder, Page
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -84,6 +86,7 @@ __all__ = [
     "Fail",
     "Fleet",
     "FollowUp",
+    "Found",
     "HandlerError",
     "Health",
     "Instance",
@@ -108,6 +111,7 @@ __all__ = [
     "JobHandle",
     "JobLostEvent",
     "JobMissingError",
+    "JobOrder",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
@@ -126,6 +130,7 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Page",
     "Pause",
     "PayloadTooLargeError",
     "Polling",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import bson
 from bson import ObjectId
 
-from monque._names import check_job_name, check_unique_key
+from monque._names import check_job_name, check_tags, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
 from monque.job import COUNTABLE, JobStatus, make_job
 from monque.options import Duration, Retry, is_duration, seconds
@@ -57,6 +57,7 @@ class NewJob:
         on_conflict: What happens if the unique key is taken.
         timeout: How long a run may take, instead of what its worker says.
         retry: What happens after a failure, instead of what its worker says.
+        tags: A word or several to find it by.
         headers: Texts that travel along with it, by name, for programs rather than for the handler.
 
     Example:
@@ -73,6 +74,7 @@ class NewJob:
     on_conflict: OnConflict = "return"
     timeout: Duration | None = None
     retry: Retry | None = None
+    tags: str | Collection[str] | None = None
     headers: Mapping[str, str] | None = None
 
 
@@ -130,6 +132,7 @@ def measured_job(
         priority=_priority(request.priority),
         timeout=None if request.timeout is None else _timeout(request.timeout),
         retry=None if request.retry is None else _retry(request.retry),
+        tags=() if request.tags is None else check_tags(request.tags),
         headers={} if request.headers is None else check_headers(request.headers),
     )
     return job, size
@@ -172,14 +175,19 @@ def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> date
 
 def check_run_at(run_at: object) -> datetime:
     """Refuse what is no aware datetime; give it in UTC, cut to milliseconds."""
+    moment = check_moment("run_at", run_at)
+    # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def check_moment(argument: str, moment: object) -> datetime:
+    """Refuse what is no aware datetime; give it in UTC."""
     try:
-        if isinstance(run_at, datetime) and run_at.utcoffset() is not None:
-            moment = run_at.astimezone(UTC)
-            # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
-            return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        if isinstance(moment, datetime) and moment.utcoffset() is not None:
+            return moment.astimezone(UTC)
     except OverflowError:
         pass
-    raise InvalidArgumentError("run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
+    raise InvalidArgumentError(argument, moment, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
 
 
 def _after(delay: object, now: datetime) -> datetime:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC
@@ -235,6 +235,7 @@ class Monque(Declares):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
         headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
@@ -256,6 +257,8 @@ class Monque(Declares):
             timeout: How long a run may take, as a timedelta or in seconds, instead of what its worker says.
             retry: What happens after a failure, instead of what its worker says; but what that one says about types of
                 exceptions still holds. It cannot have an `on` itself, since functions cannot be stored.
+            tags: A word or several to find the job by, such as a customer or a batch: up to 20, of up to 255
+                characters.
             headers: Texts that travel along with it, by name, for programs rather than for the handler: at most 8 KB.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
@@ -289,6 +292,7 @@ class Monque(Declares):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            tags=tags,
             headers=headers,
         )
         connected = self._connection()
@@ -311,14 +315,15 @@ class Monque(Declares):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
         headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names.
 
         There is one document for all its runs. Scheduling it again under the same key gives it the new expression,
-        time zone, data, time limit and retry policy. Without a key, one is made of name, expression, time zone and
-        data: scheduling exactly the same again then changes nothing.
+        time zone, data, time limit, retry policy and tags. Without a key, one is made of name, expression, time zone
+        and data: scheduling exactly the same again then changes nothing.
 
         Args:
             expression: Five fields (`0 9 * * 1-5`), six with seconds first, or `@daily` and the like.
@@ -328,6 +333,7 @@ class Monque(Declares):
             unique_key: The key that stands for this schedule.
             timeout: As for `enqueue`, for each run.
             retry: As for `enqueue`, for each occurrence.
+            tags: As for `enqueue`.
             headers: As for `enqueue`, for each run.
             session: As for `enqueue`.
 
@@ -349,7 +355,9 @@ class Monque(Declares):
             0 9 * * 1-5 Europe/Berlin
         """
         cron = Cron.parse(expression, timezone)
-        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry, headers=headers)
+        request = NewJob(
+            name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry, tags=tags, headers=headers
+        )
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, request, session)

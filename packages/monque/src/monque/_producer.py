@@ -202,12 +202,10 @@ class Producer:
         return self._measured(request, self._clock.now())[0]
 
     def _measured(self, request: NewJob, now: datetime) -> tuple[Job[Any], int]:
-        limit = self._options.max_payload_bytes
-        return measured_job(self._checked(request), now=now, codec=self._codec, max_payload_bytes=limit)
-
-    def _checked(self, request: NewJob) -> NewJob:
         data = self._workers.checked(request.name, request.data)
-        return request if data is request.data else replace(request, data=data)
+        if data is not request.data:
+            request = replace(request, data=data)
+        return measured_job(request, now=now, codec=self._codec, max_payload_bytes=self._options.max_payload_bytes)
 
     def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
         if session.client is not self._flow.collection.database.client:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -55,13 +55,18 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+    page = blocking(_jobs.Jobs.page)
+    count = blocking(_jobs.Jobs.count)
     backlog = blocking(_jobs.Jobs.backlog)
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
+    run_now = blocking(_jobs.Jobs.run_now)
     delete = blocking(_jobs.Jobs.delete)
     cancel_many = blocking(_jobs.Jobs.cancel_many)
     retry_many = blocking(_jobs.Jobs.retry_many)
+    reschedule_many = blocking(_jobs.Jobs.reschedule_many)
+    run_now_many = blocking(_jobs.Jobs.run_now_many)
     delete_many = blocking(_jobs.Jobs.delete_many)
 
 
@@ -156,6 +161,7 @@ class Monque(Face[_monque.Monque]):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
         headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
@@ -185,6 +191,7 @@ class Monque(Face[_monque.Monque]):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            tags=tags,
             headers=headers,
         )
         if session is None:
@@ -206,6 +213,7 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
@@ -229,6 +237,7 @@ class Monque(Face[_monque.Monque]):
                 unique_key=unique_key,
                 timeout=timeout,
                 retry=retry,
+                tags=tags,
                 headers=headers,
             )
         )

@@ -1,4 +1,4 @@
-"""Time limits, retry policies and headers that a job has of its own."""
+"""Time limits, retry policies, tags and headers that a job has of its own."""
 
 from __future__ import annotations
 
@@ -34,9 +34,15 @@ HEADERS = {"tenant": "acme", "X-Request_1": "…"}
 STORED: dict[str, Any] = {
     "timeout": 1500,
     "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0.25},
+    "tags": ["eu", "blue"],
     "headers": HEADERS,
 }
-SETTINGS: dict[str, Any] = {"timeout": timedelta(seconds=1.5), "retry": GIVEN, "headers": HEADERS}
+SETTINGS: dict[str, Any] = {
+    "timeout": timedelta(seconds=1.5),
+    "retry": GIVEN,
+    "tags": ["eu", "blue", "eu"],
+    "headers": HEADERS,
+}
 
 
 async def by_name(monque: Monque, **settings: Any) -> Job[Any]:
@@ -81,7 +87,7 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_they_are_stored_with_the_job(way: Callable[..., Awaitable[Job[Any]]], bench: Bench) -> None:
     async with bench.monque() as monque:
         job = await way(monque, **SETTINGS)
-        assert (job.timeout, job.retry, job.headers) == (1.5, OWN, HEADERS)
+        assert (job.timeout, job.retry, job.tags, job.headers) == (1.5, OWN, ("eu", "blue"), HEADERS)
         assert await monque.jobs.get(job.id) == job
     document = bench.find(job)
     assert {name: document.get(name) for name in STORED} == STORED
@@ -91,7 +97,7 @@ async def test_they_are_stored_with_the_job(way: Callable[..., Awaitable[Job[Any
 async def test_a_job_without_them_has_no_such_fields(way: Callable[..., Awaitable[Job[Any]]], bench: Bench) -> None:
     async with bench.monque() as monque:
         job = await way(monque)
-    assert (job.timeout, job.retry, job.headers) == (None, None, {})
+    assert (job.timeout, job.retry, job.tags, job.headers) == (None, None, (), {})
     assert not STORED.keys() & bench.find(job).keys()
 
 
