@@ -78,6 +78,17 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_tracing(self) -> None:
+        assert run("tracing.py") == [
+            "shipping order 7",
+            "POST /orders",
+            "  send charge",
+            "    process charge ConnectionError",
+            "    process charge",
+            "      send ship",
+            "        process ship",
+        ]
+
     def test_transactions(self) -> None:
         assert run("transactions.py") == ["ada -30", "grace 30"]
 

@@ -781,11 +781,23 @@ class Monque(Declares):
         """The host (or the path of a socket) and the port of the MongoDB server that it writes to.
 
         None if it is not connected, or no such server is known at the moment.
+
+        Example:
+            >>> Monque().server is None
+            True
         """
         return None if self._connected is None else self._connected.server()
 
     def ask_for_backlog(self) -> Future[list[Backlog]] | None:
-        """Begin to count, in whatever thread this is called; None if there is nobody to ask."""
+        """Begin to count what waits and what runs; for code in other threads than that of the event loop.
+
+        Returns:
+            What `jobs.backlog()` will come to; None if this is not connected.
+
+        Example:
+            >>> Monque().ask_for_backlog() is None
+            True
+        """
         connected = self._connected
         if connected is None or connected.loop.is_closed():
             return None
