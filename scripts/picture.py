@@ -22,8 +22,26 @@ FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 THEME = TerminalTheme(
     (30, 33, 41),
     (208, 212, 220),
-    [(30, 33, 41), (224, 108, 117), (152, 195, 121), (229, 192, 123), (97, 175, 239), (198, 120, 221), (86, 182, 194), (208, 212, 220)],
-    [(110, 118, 129), (224, 108, 117), (152, 195, 121), (229, 192, 123), (97, 175, 239), (198, 120, 221), (86, 182, 194), (255, 255, 255)],
+    [
+        (30, 33, 41),
+        (224, 108, 117),
+        (152, 195, 121),
+        (229, 192, 123),
+        (97, 175, 239),
+        (198, 120, 221),
+        (86, 182, 194),
+        (208, 212, 220),
+    ],
+    [
+        (110, 118, 129),
+        (224, 108, 117),
+        (152, 195, 121),
+        (229, 192, 123),
+        (97, 175, 239),
+        (198, 120, 221),
+        (86, 182, 194),
+        (255, 255, 255),
+    ],
 )
 
 
@@ -31,7 +49,7 @@ def shown(command: list[str]) -> str:
     """What is in a terminal once a command has ended in it."""
     ours, its = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(WIDTH), "LINES": str(HEIGHT), "TERM": "xterm-256color"}
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment, close_fds=True):  # noqa: S603
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment, close_fds=True):
         os.close(its)
         output = _read(ours)
     before, *ran = output.split(HIDDEN, 1)

@@ -1,4 +1,4 @@
-"""Build the documentation site: `uv run --group docs scripts/site.py`, and then open `site/index.html`.
+"""Build the documentation site: `uv run --group docs scripts/build_site.py`, and then open `site/index.html`.
 
 Pages live where they can be read without a site, too, and link to files beside `docs/`: programs, measurements, the
 changelogs. This lays out all of them as pages in `build/pages/`, mends the links between them, and lets Zensical make
@@ -41,7 +41,7 @@ def main(root: Path = ROOT, pages: Path = PAGES) -> None:
     lay_out(root, pages)
     zensical = Path(sys.executable).with_name("zensical")
     # Paths in the configuration are relative to it.
-    if subprocess.run([zensical, "build", "--clean", "--strict"], cwd=root, check=False).returncode:  # noqa: S603
+    if subprocess.run([zensical, "build", "--clean", "--strict"], cwd=root, check=False).returncode:
         sys.exit("The site was not built: see above.")
 
 
