@@ -25,6 +25,7 @@ from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
 from monque._producer import Producer
 from monque._results import Waiting
+from monque._setup import Setup
 from monque._store import indexes
 from monque._store.errors import driver_errors
 from monque._store.flow import Flow, job_collection
@@ -511,18 +512,14 @@ class Monque(Declares):
         if connected.work is None:
             _check_not_spawning()
             logs.attach_runs(self._events)
+            executor = Executor(
+                self._middleware,
+                codec=connected.collection.codec_options,
+                max_result_bytes=self._options.max_result_bytes,
+            )
             connected.engine = Engine(
-                connected.flow,
-                self._workers,
-                Executor(
-                    self._middleware,
-                    codec=connected.collection.codec_options,
-                    max_result_bytes=self._options.max_result_bytes,
-                ),
-                self._options,
-                events=self._events,
-                clock=connected.clock,
-                instance=self.instance_id,
+                Setup(connected.flow, self._workers, self._options, self._events, connected.clock, self.instance_id),
+                executor,
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work

@@ -289,11 +289,11 @@ _date = _nothing_but("a date between the years 1 and 9999")
 
 def _count(value: object) -> int:
     # Producers without an integer type (JavaScript) store whole numbers as doubles.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -COUNTABLE < value < COUNTABLE:
-        raise TypeError("a whole number")
-    if value != int(value):
-        raise TypeError("a whole number")
-    return int(value)
+    if isinstance(value, int | float) and -COUNTABLE < value < COUNTABLE and not isinstance(value, bool):
+        whole = int(value)
+        if whole == value:
+            return whole
+    raise TypeError("a whole number")
 
 
 def _status(value: object) -> JobStatus:
@@ -443,6 +443,8 @@ _FIELDS = {
     "logs": _Field("logs", None, _each(LogLine)),
     "followUp": _Field("follow_up", None, _follow_up),
 }
+# Without their names, which make a tuple slow to take apart.
+_READING = {wire: (field.attribute, field.usual, field.read, field.optional) for wire, field in _FIELDS.items()}
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Job) if field.name not in _REQUIRED}
@@ -454,17 +456,22 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
     values = _DEFAULTS.copy()
-    for wire, value in document.items():
-        field = _FIELDS.get(wire)
-        if field is not None:
-            attribute, usual, read, optional = field
-            # What is of the usual type needs no reading, and nearly every field of every job is.
-            if type(value) is usual:
-                values[attribute] = value
-            elif value is not None or not optional:
-                values[attribute] = _read(document, wire, read)
-    if not values.keys() >= _REQUIRED:
-        missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
+    wire = "?"
+    try:
+        for wire, value in document.items():
+            field = _READING.get(wire)
+            if field is not None:
+                attribute, usual, read, optional = field
+                # What is of the usual type needs no reading, and nearly every field of every job is.
+                if type(value) is usual:
+                    values[attribute] = value
+                elif value is not None or not optional:
+                    values[attribute] = read(value)
+    except TypeError as mismatch:
+        came = type(document[wire]).__name__
+        raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {came}") from None
+    if len(values) < len(_FIELDS):
+        missing = next(wire for wire, field in _FIELDS.items() if field.attribute not in values)
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
     return _make(values)
 
@@ -487,14 +494,6 @@ def _expected(wire: str) -> str:
     except TypeError as expected:
         return str(expected)
     return "a value"
-
-
-def _read(document: Mapping[str, Any], wire: str, read: Callable[[object], object]) -> object:
-    value = document[wire]
-    try:
-        return read(value)
-    except TypeError as mismatch:
-        raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {type(value).__name__}") from None
 
 
 def to_document(job: Job[Any]) -> dict[str, Any]:

@@ -374,7 +374,7 @@ def our_tasks() -> list[str]:
     return [name for name in names if name.split(".")[0] in _OURS]
 
 
-_OURS = {"Engine", "Wakeup", "Batcher", "Events", "_repeat", "_wait_for_running"}
+_OURS = {"Engine", "Claims", "Runs", "Wakeup", "Batcher", "Events", "_repeat", "_wait_for_running"}
 
 
 def _plain(now: datetime) -> Document:

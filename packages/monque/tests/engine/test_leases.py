@@ -19,7 +19,7 @@ from monque import (
     Polling,
     StaleRecoveredEvent,
 )
-from monque._engine import _Run
+from monque._runs import Run
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, working
@@ -142,7 +142,7 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
         assert monque._connected is not None
         assert monque._connected.engine is not None
         for _ in range(2):
-            monque._connected.engine._lost({job.id: str(runs.started[0].claim_token)})
+            monque._connected.engine._runs.lose({job.id: str(runs.started[0].claim_token)})
         await eventually(lambda: runs.cancelled)
         runs.open()
     assert len(record.of(JobLostEvent)) == len(runs.cancelled) == 1
@@ -151,7 +151,7 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
 def test_a_run_that_has_not_begun_can_be_cut_short() -> None:
     job: Any = None
     worker: Any = SimpleNamespace(keep_logs=0)
-    run = _Run(job, "token", worker)
+    run = Run(job, "token", worker)
     run.end()
     assert run.task is None
 
