@@ -3,8 +3,13 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
+from monque._store.looking import Found
+from monque._store.paging import JobOrder, Page
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -55,6 +60,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -64,6 +70,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
@@ -77,8 +84,13 @@ __all__ = [
     "ConnectionError",
     "EmbeddedError",
     "Fail",
+    "Fleet",
     "FollowUp",
+    "Found",
     "HandlerError",
+    "Health",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -99,6 +111,7 @@ __all__ = [
     "JobHandle",
     "JobLostEvent",
     "JobMissingError",
+    "JobOrder",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
@@ -117,9 +130,12 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Page",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",
@@ -127,6 +143,7 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",

@@ -37,7 +37,11 @@ _MOST_UNSETTLED = 5000
 
 
 class Claims:
-    """Claims on their way."""
+    """Claims on their way.
+
+    Attributes:
+        last: When one last brought a job, on the monotonic clock.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Claims:
         self._signal = signal
         self._loop = asyncio.get_running_loop()
         self._spread = Spread()
+        self.last: float | None = None
         # What they are for; the slots are taken already.
         self._claims: dict[asyncio.Task[None], list[Candidate]] = {}
 
@@ -116,6 +121,7 @@ class Claims:
         try:
             claimed = await self._take(chosen, token)
             if claimed is not None:
+                self.last = time.monotonic() if claimed.jobs else self.last
                 self._spread.learn(len(chosen), len(claimed.jobs) + len(claimed.unreadable) + len(claimed.refused))
                 await self._begin(claimed, token, slots)
         except Exception as error:  # noqa: BLE001  whatever it is, others of these names may be claimed

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from heapq import nsmallest
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from monque import events as ev
@@ -16,17 +21,19 @@ from monque._questions import FIRST_PAUSE, Questions
 from monque._runs import Runs
 from monque._settler import Settler
 from monque._shutdown import Shutdown
+from monque._store.fleet import MOST_RUNNING, running_facts
 from monque._timetable import Timetable
 from monque._wakeup import Hint, Wakeup
 from monque.errors import MonqueError
+from monque.fleet import Health
 from monque.options import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
-    from datetime import datetime
+    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 
     from monque._execution import Executor
     from monque._setup import Setup
+    from monque.job import Job
 
 # A database that has not answered for this long is not there.
 _PATIENCE = 5.0
@@ -46,7 +53,7 @@ class Engine:
         self._shutdown = Shutdown()
         self._agenda = Agenda(setup.workers, options.concurrency)
         self._times = Timetable(setup.clock)
-        self._wakeup = Wakeup(setup.flow, setup.workers.names, setup.events, self._hinted)
+        self._wakeup = Wakeup(setup, self._hinted)
         self._questions = Questions(seconds(options.lease.timeout), self._report, self._shutdown)
         self._settler = Settler(setup, self._questions, self._signal, self.notice)
         self._runs = Runs(setup, executor, self._settler, self._questions, self._agenda, self._signal)
@@ -57,7 +64,13 @@ class Engine:
             setup.flow.collection,
             self._held,
             self._settler.unrenewed,
-            Reports(lost=self._runs.lose, trouble=self._report, culprit=self._runs.current),
+            Reports(
+                lost=self._runs.lose,
+                trouble=self._report,
+                culprit=self._runs.current,
+                hears=lambda: self._wakeup.hears_of_jobs,
+                facts=self._facts,
+            ),
             instance=setup.instance,
             interval=options.lease.heartbeat_interval,
         )
@@ -97,6 +110,7 @@ class Engine:
         self._shutdown.begin(seconds(self._options.shutdown_timeout))
         if hurry:
             self._shutdown.hurry.set()
+        self._keeper.tell()
         self._signal.set()
 
     @property
@@ -108,13 +122,53 @@ class Engine:
         """Whether `task` runs one of the handlers."""
         return self._runs.includes(task)
 
-    def is_healthy(self) -> bool:
-        """Whether it has come round lately, gets answers, and the leases it holds are being renewed."""
-        return (
-            time.monotonic() - self._ticked < self._poll_interval() + _PATIENCE
-            and self._questions.oldest() < _PATIENCE
-            and self._keeper.is_healthy()
+    def health(self) -> Health:
+        """How it is doing, as far as it knows."""
+        reasons = tuple(self._complaints())
+        return Health(
+            healthy=not reasons,
+            connected=True,
+            working=True,
+            last_claim=self._when(self._claims.last),
+            last_settle=self._when(self._settler.last),
+            loop_lag=self._keeper.lag(),
+            lease_age=self._keeper.age(),
+            running=len(self._runs.running),
+            reasons=reasons,
         )
+
+    def _complaints(self) -> Generator[str]:
+        """What is wrong: it has not come round lately, gets no answers, or the leases it holds are not renewed."""
+        silence, lag, age = time.monotonic() - self._ticked, self._keeper.lag(), self._keeper.age()
+        if silence >= self._poll_interval() + _PATIENCE:
+            yield f"no look for jobs has succeeded for {silence:.0f} s"
+        if self._questions.oldest() >= _PATIENCE:
+            yield f"the database has not answered a question for {self._questions.oldest():.0f} s"
+        if lag >= _PATIENCE:
+            yield f"the event loop is blocked: it took {lag:.0f} s to answer, or has not answered for so long"
+        if not self._keeper.is_healthy():
+            yield (
+                "the thread that renews leases has ended"
+                if age is None
+                else f"leases are not being renewed: the last time was {age:.0f} s ago"
+            )
+
+    def _when(self, moment: float | None) -> datetime | None:
+        """A time of the monotonic clock by the server's."""
+        return None if moment is None else self._clock.now() - timedelta(seconds=time.monotonic() - moment)
+
+    def _facts(self) -> Mapping[str, object]:
+        """What there is to say about the instance; asked from another thread."""
+        runs = [run.job for run in self._runs.running.copy()]
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": version("monque"),
+            "workers": [{"name": name, "concurrency": slots} for name, slots in self._agenda.slots().items()],
+            "running": running_facts(nsmallest(MOST_RUNNING, runs, key=_claimed_at)),
+            "runningCount": len(runs),
+            "stopping": self.is_stopping,
+        }
 
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
         """There may be jobs of these names (None: of any), due at these times, says somebody here."""
@@ -125,12 +179,18 @@ class Engine:
                 self._times.unknown = self._times.unknown or not self._wakeup.streaming
         self._signal.set()
 
+    def obey(self) -> None:
+        """The instance may have been told something, says somebody here."""
+        self._lookout.hasten()
+        self._signal.set()
+
     def listen_anew(self) -> None:
         """There is another worker: look for its jobs, and listen for them. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._listen_anew)
 
     def _listen_anew(self) -> None:
         self._wakeup.restart()
+        self._keeper.tell()
         self._hinted(None)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -139,9 +199,13 @@ class Engine:
         """Do one thing, the most pressing one; wait if there is none."""
         if self._times.is_time_to_look(self._poll_interval()):
             self._agenda.open(self._workers.names())
+        if self._times.is_time_to_resume():
+            self._lookout.heed()
         wanted, limit = self._agenda.wanted()
         try:
-            if self._times.is_lease_due():
+            if self._lookout.must_hear(self._poll_interval()):
+                await self._lookout.hear()
+            elif self._times.is_lease_due():
                 await self._lookout.survey()
             elif self._claims.may_look(limit):
                 await self._look(wanted, limit)
@@ -179,6 +243,8 @@ class Engine:
     def _hinted(self, hint: Hint | None) -> None:
         if hint is None:
             self._times.hasten()
+        elif hint.order:
+            self._lookout.hasten()
         elif hint.cancelled is not None:
             if hint.cancelled in self._held:
                 self._keeper.hasten()
@@ -196,3 +262,7 @@ class Engine:
 
     def _report(self, error: BaseException) -> None:
         self._events.emit(ev.JobErrorEvent, error)
+
+
+def _claimed_at(job: Job[Any]) -> datetime:
+    return job.locked_at or datetime.max.replace(tzinfo=UTC)

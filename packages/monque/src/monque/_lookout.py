@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from monque import events as ev
 from monque._recovery import Recovery, plan_recovery
+from monque._store.fleet import Orders
 from monque._store.flow import OLDEST_LEASES
 from monque.options import seconds
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # What became due while the question about what lies ahead was on its way, in seconds, is to be among the answers.
 _OVERLAP = 1.0
+# An instance that waits looks ahead a moment after each poll, and that moment is not always as long.
+_LATE = 1.1
 # Jobs that a transaction of a dead process has locked are tried again after so long.
 _UNLOCKED_AFTER = timedelta(seconds=2)
 
@@ -37,6 +40,7 @@ class Lookout:
 
     def __init__(self, setup: Setup, settler: Settler, questions: Questions, agenda: Agenda, times: Timetable) -> None:
         self._flow = setup.flow
+        self._instance = setup.instance
         self._workers = setup.workers
         self._events = setup.events
         self._clock = setup.clock
@@ -46,15 +50,51 @@ class Lookout:
         self._questions = questions
         self._agenda = agenda
         self._times = times
+        self._orders = Orders()
+        self._asked: float | None = None
+
+    def hasten(self) -> None:
+        """The instance may have been told something."""
+        self._asked = None
+
+    def must_hear(self, interval: float) -> bool:
+        """Whether to ask now what the instance was told: before anything is claimed, and then every `interval` seconds.
+
+        An instance that waits learns it that often by looking ahead; one that is busy would not.
+        """
+        return self._asked is None or time.monotonic() - self._asked > interval * _LATE
+
+    async def hear(self) -> None:
+        """Find out what the instance was told."""
+        self._asked = time.monotonic()
+        try:
+            self._orders = await self._questions.ask(self._flow.orders(self._instance))
+        except BaseException:
+            self._asked = None
+            raise
+        self.heed()
+
+    def heed(self) -> None:
+        """Do as the instance was told, as far as that still holds."""
+        now = self._clock.now()
+        paused = {name: until for name, until in self._orders.paused.items() if until is None or until > now}
+        self._agenda.heed(paused.keys(), draining=self._orders.draining)
+        self._times.resume(min((until for until in paused.values() if until is not None), default=None))
 
     async def survey(self) -> None:
         """Find out when there will be something to do, and take back jobs whose leases ran out."""
         # A name that is open will be looked for anyway, and what is due of it now would call for a look at once.
         names = self._agenda.closed()
         asked = time.monotonic()
-        survey = await self._questions.ask(self._flow.survey(sorted(names), self._times.age() + _OVERLAP))
+        survey = await self._questions.ask(
+            self._flow.survey(sorted(names), self._times.age() + _OVERLAP, self._instance)
+        )
         if survey.now is not None:
             self._clock.correct(survey.now, asked=asked, arrived=time.monotonic())
+        if self._asked is not None:
+            self._asked = asked
+        self._orders = survey.orders
+        self.heed()
         if not self._recovers:
             self._times.surveyed(names, survey.next_due, None)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class Settler:
     """Writes outcomes of the jobs that are held.
 
     Attributes:
+        last: When it last wrote outcomes, on the monotonic clock.
         held: Tokens by job id, from the claim until the outcome is written.
         unrenewed: Jobs whose leases are left alone: their documents are being changed in a transaction.
         batch: Outcomes that are decided, on their way into the database.
@@ -65,6 +67,7 @@ class Settler:
         self._signal = signal
         self._notice = notice
         self.held: dict[ObjectId, str] = {}
+        self.last: float | None = None
         self.unrenewed: set[ObjectId] = set()
         self.batch: Batcher[Finished] = Batcher(self._settle, largest=_LARGEST_SETTLE)
         self.journal = Journal(self._remark, self._report, setup.clock, held_back=self.unrenewed)
@@ -128,6 +131,7 @@ class Settler:
             await self._settle_apart(held, error)
         else:
             if settled is not None:
+                self.last = time.monotonic()
                 for run in held:
                     if not (settled.lost and await self._is_resettled(run, settled)):
                         self._close(run, settled)

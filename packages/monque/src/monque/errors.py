@@ -16,7 +16,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── JobStateError             the job is in a state that does not allow this
     ├── UniqueKeyConflictError    a unique key is taken by another job
     ├── ShutdownTimeoutError      handlers that were still running when time was up
-    ├── AggregationTimeoutError   a statistic that took too long
+    ├── AggregationTimeoutError   a search, a count or a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
     ├── BlockingCallError         a call of monque.sync on a running event loop
@@ -285,14 +285,16 @@ class ShutdownTimeoutError(MonqueError):
 
 
 class AggregationTimeoutError(MonqueError):
-    """A statistic took longer than its time limit.
+    """A search, a count or a statistic took longer than its time limit.
 
     Attributes:
         timeout: The limit, in seconds.
     """
 
     def __init__(self, timeout: float) -> None:
-        super().__init__(f"the statistics took longer than {timeout:g} s; narrow the filter or raise the limit")
+        super().__init__(
+            f"the query took longer than {timeout:g} s and was ended; narrow the filter, or raise the limit"
+        )
         self.timeout = timeout
 
 

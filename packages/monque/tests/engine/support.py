@@ -137,6 +137,9 @@ class Lab(Bench):
     def fail(self, *commands: str, times: int | None = None, **how: Any) -> None:
         """The same from now on."""
         mode: Any = "alwaysOn" if times is None else {"times": times}
+        if {*commands} <= {"find", "update"}:
+            # Those about jobs; instances say how they are by the same commands.
+            how["namespace"] = f"{self.database_name}.monque_jobs"
         self._fail({"mode": mode, "data": {"failCommands": list(commands), "appName": self.app, **how}})
 
     def end_transactions(self) -> None:
@@ -163,8 +166,9 @@ class Lab(Bench):
         return any(command in operation.get("command", {}) for operation in self.doing())
 
     def streams(self) -> list[Document]:
-        """The change streams of this test's instances."""
-        return [operation for operation in self.doing() if operation.get("cursor", {}).get("tailable")]
+        """The change streams of this test's instances, on jobs."""
+        streams = [operation for operation in self.doing() if operation.get("cursor", {}).get("tailable")]
+        return [stream for stream in streams if stream["ns"].endswith(".monque_jobs")]
 
 
 class Commands(CommandListener):

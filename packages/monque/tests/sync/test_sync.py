@@ -72,10 +72,12 @@ class Heard:
 def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Database[Data]) -> None:
     later = datetime(2100, 1, 1, tzinfo=UTC)
     jobs = [
-        monque.enqueue("a", {"n": 1}, run_at=later, unique_key="k", priority=3, timeout=30, retry=Retry(base=3, cap=9)),
+        monque.enqueue(
+            "a", {"n": 1}, run_at=later, unique_key="k", priority=3, timeout=30, retry=Retry(base=3, cap=9), tags=["t"]
+        ),
         monque.enqueue(NewJob(name="b", delay=60)),
         monque.now("c", [1]),
-        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily", timeout=5),
+        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily", timeout=5, tags="x"),
         *monque.enqueue_many([("e", 1), {"name": "f", "data": 2}]),
         *monque.enqueue_many(("g", number) for number in range(2)),
     ]
@@ -83,6 +85,7 @@ def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Databas
     assert (jobs[0].next_run_at, jobs[0].unique_key, jobs[0].priority) == (later, "k", 3)
     assert (jobs[0].timeout, jobs[0].retry) == (30.0, Retry(base=3, cap=9))
     assert (jobs[3].repeat_interval, jobs[3].timezone, jobs[3].timeout) == ("@daily", "Europe/Berlin", 5.0)
+    assert (jobs[0].tags, jobs[3].tags) == (("t",), ("x",))
     assert [monque.jobs.get(job.id) for job in jobs] == jobs
     assert monque_database["monque_jobs"].count_documents({}) == 8
     assert monque.enqueue("a", unique_key="k") == jobs[0]
