@@ -65,7 +65,7 @@ def main(words: list[str], root: Path = ROOT) -> None:
     parser.add_argument("--dist", type=Path, help="where the artefacts are; they are built unless given")
     parser.add_argument("--tag", help="the tag that is released")
     given = parser.parse_args(words)
-    dist = given.dist or _build(root)
+    dist = given.dist.resolve() if given.dist else _build(root)
     try:
         for project in _projects(root, given.tag):
             _check(root, dist, project)
