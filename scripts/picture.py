@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -52,17 +53,17 @@ def shown(command: list[str]) -> str:
     with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment, close_fds=True):
         os.close(its)
         output = _read(ours)
+        os.close(ours)
     before, *ran = output.split(HIDDEN, 1)
     return before + WIPED.split(ran[0])[-1] if ran else before
 
 
 def _read(terminal: int) -> str:
     parts: list[bytes] = []
-    while True:
-        try:
-            parts.append(os.read(terminal, 65536))
-        except OSError:  # nobody is at the other end any more
-            return b"".join(parts).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "")
+    with suppress(OSError):  # that is how Linux says that nobody is at the other end any more
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    return b"".join(parts).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "")
 
 
 def drawn(text: str, title: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,17 @@ def test_what_cannot_be_released_says_why(clone: Path) -> None:
         release.release(clone, "minor", [])
     with pytest.raises(release.ReleaseError, match="there is no news in packages/monque/changes/"):
         release.release(clone, "minor", ["monque"])
+
+
+def test_workflows_use_actions_as_they_were_looked_at() -> None:
+    uses = [
+        line.strip()
+        for file in (ROOT / ".github/workflows").glob("*.yml")
+        for line in file.read_text("utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert len(uses) > 10
+    assert [line for line in uses if not re.fullmatch(r"-? ?uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
 
 
 # --- what is built --------------------------------------------------------------------------------------------------
