@@ -110,6 +110,13 @@ def test_every_page_of_this_repository_has_its_place(tmp_path: Path) -> None:
     assert {file for file in written if not (pages / file).exists()} == set()
 
 
+def test_every_folder_of_pages_is_in_the_navigation() -> None:
+    order = (ROOT / "docs/.nav.yml").read_text("utf-8")
+    folders = {file.parent.relative_to(ROOT / "docs") for file in (ROOT / "docs").rglob("*.md")} - {Path()}
+    assert {folder for folder in folders if f"- glob: {folder}/*.md" not in order} == set()
+    assert [file.name for file in (ROOT / "docs").glob("*.md")] == ["index.md"]
+
+
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
