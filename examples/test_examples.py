@@ -50,6 +50,11 @@ class TestExamples:
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
 
+    def test_recurring(self) -> None:
+        first, *lines = run("recurring.py")
+        assert first == "one report: True True"
+        assert sorted(lines) == ["poll 1", "poll 2", "poll 3", "tick, planned for a full second: True"]
+
     def test_results(self) -> None:
         assert run("results.py") == [
             "6 words, the longest is 'not'",
@@ -96,6 +101,15 @@ class TestExamples:
         problem, *done = run("typed.py")
         assert problem.startswith("data['price']: expected ")
         assert done == ["book for 12.50 until 01 March", "Your book to ada@example.org"]
+
+    def test_unique(self) -> None:
+        assert run("unique.py") == [
+            "1 job",
+            "ada: up to change 2",
+            "ada is being looked after",
+            "ada: up to change 4",
+            "ended at change 4",
+        ]
 
 
 def test_every_example_has_a_test() -> None:
