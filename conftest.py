@@ -21,13 +21,6 @@ _HERE = Path(__file__).parent
 collect_ignore += [str(file) for file in _HERE.glob("benchmarks/**/*.py") if not file.name.startswith("test_")]
 
 
-@pytest.fixture
-def monque_environment(monque_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`Monque()` uses this test's own database, here and in processes started from here."""
-    monkeypatch.setenv("MONQUE_URI", monque_uri)
-    return monque_uri
-
-
 @pytest.fixture(autouse=True)
 def _environment_of_doctests(request: pytest.FixtureRequest) -> None:
     if isinstance(request.node, pytest.DoctestItem):

@@ -506,19 +506,16 @@ class Monque(Declares):
         await self._prepare_expiry(self._connection())
         self._begin()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self, workers: Workers | None = None) -> asyncio.Task[None]:
+        """Have these workers work, or all there are, unless some do."""
         connected = self._connection()
         if connected.work is None:
             _check_not_spawning()
             logs.attach_runs(self._events)
             connected.engine = Engine(
                 connected.flow,
-                self._workers,
-                Executor(
-                    self._middleware,
-                    codec=connected.collection.codec_options,
-                    max_result_bytes=self._options.max_result_bytes,
-                ),
+                workers or self._workers,
+                self._executor(connected),
                 self._options,
                 events=self._events,
                 clock=connected.clock,
@@ -526,6 +523,13 @@ class Monque(Declares):
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
+
+    def _executor(self, connected: _Connected) -> Executor:
+        return Executor(
+            self._middleware,
+            codec=connected.collection.codec_options,
+            max_result_bytes=self._options.max_result_bytes,
+        )
 
     async def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
