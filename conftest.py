@@ -18,6 +18,7 @@ collect_ignore = [
 
 # Programs that import what they share as programs do; they are run by the tests beside them.
 _HERE = Path(__file__).parent
+collect_ignore += ["examples/testing"]  # a project with settings of its own
 collect_ignore += [str(file) for file in _HERE.glob("benchmarks/**/*.py") if not file.name.startswith("test_")]
 
 

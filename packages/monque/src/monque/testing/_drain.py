@@ -234,11 +234,11 @@ class _Drain:
             seen = len(self.runs)
             engine.look_anew()
             while not engine.is_idle():
-                self._check(work)
+                self._check(engine, work)
                 await asyncio.sleep(_POLL)
-            self._check(work)
+            self._check(engine, work)
 
-    def _check(self, work: asyncio.Task[None]) -> None:
+    def _check(self, engine: Engine, work: asyncio.Task[None]) -> None:
         if self.failure is not None:
             error, of = self.failure
             error.add_note(f"raised while {of} was drained; drain(…, raise_failures=False) goes on")
@@ -251,9 +251,9 @@ class _Drain:
                 "If there are to be so many, raise max_runs"
             )
         if time.monotonic() > self.deadline:
-            running = ", ".join(_named(run.job) for run in self.at_work.values()) or "none"
+            running = ", ".join(_named(run.job) for run in engine._running) or "none"
             raise AssertionError(
-                f"drained {len(self.runs)} runs, and the time was up; at work: {running}. "
+                f"the time to drain was up, after {len(self.runs)} runs; handlers at work: {running}. "
                 "If it is to take so long, raise timeout"
             )
         if work.done():
