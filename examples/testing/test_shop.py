@@ -45,7 +45,7 @@ async def queue(monque_environment: str, monkeypatch: pytest.MonkeyPatch) -> Asy
 
 @pytest.fixture
 def bank_says(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    def say(answer: bool) -> None:  # noqa: FBT001
+    def say(answer: bool) -> None:
         async def ask_the_bank(_: str) -> bool:
             return answer
 
@@ -118,7 +118,7 @@ async def test_a_closed_bank_is_asked_again(bank_says: Callable[[bool], None]) -
     assert str(await drain(monque)) == "2 runs: 2 completed"
 
 
-async def test_a_bank_that_stays_closed_is_given_up(bank_says: Callable[[bool], None]) -> None:
+async def test_a_bank_that_stays_closed_is_given_up() -> None:
     await shop.order("ada@example.org", "book", "4242 4242")
     drained = await drain(monque, with_retries=True, raise_failures=False)
     assert str(drained) == "5 runs: 4 retried, 1 failed"

@@ -19,8 +19,8 @@ from monque import (
     LeaseExpiredError,
     Monque,
     MonqueError,
-    Retention,
     ResultError,
+    Retention,
     RetryIn,
     Snooze,
 )
@@ -273,7 +273,7 @@ async def test_the_retry_of_a_recurring_job_is_followed(monque: Monque) -> None:
         if job.attempts == 1:
             raise ValueError
 
-    await report.schedule("@yearly")
+    await report.schedule("@yearly", {})
     assert str(await drain(monque, with_scheduled=True)) == "2 runs: 1 retried, 1 completed"
 
 

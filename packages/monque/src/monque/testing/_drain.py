@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from monque._monque import Monque
 from monque.errors import InvalidArgumentError, JobDocumentError, MonqueError
 from monque.job import JobStatus
 from monque.options import Duration, is_duration, seconds
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from monque import events as ev
     from monque._engine import Engine
+    from monque._monque import Monque
     from monque.job import Job
 
 RunOutcome = Literal["completed", "failed", "retried", "snoozed", "cancelled", "lost"]
@@ -58,7 +58,7 @@ class Drained:
 
     runs: tuple[Run, ...]
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing.override is newer
         counts = Counter(run.outcome for run in self.runs)
         parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         return f"{len(self.runs)} {'run' if len(self.runs) == 1 else 'runs'}" + (f": {parts}" if parts else "")
@@ -132,6 +132,7 @@ async def drain(  # noqa: PLR0913  each is something users say
 
     Example:
         >>> import asyncio
+        >>> from monque import Monque
         >>> monque = Monque()
         >>> @monque.worker("count")
         ... async def count(to: int) -> None:

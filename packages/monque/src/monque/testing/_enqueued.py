@@ -79,7 +79,7 @@ async def assert_enqueued(  # noqa: PLR0913  each is something users say
     deadline = time.monotonic() + _checked_timeout(timeout)
     while True:
         found = await _matching(monque, expected)
-        if found and number is None or len(found) == number:
+        if (found and number is None) or len(found) == number:
             return found
         if time.monotonic() >= deadline:
             wanted = f"no {expected}" if number is None else f"expected {number} of: {expected}; there are {len(found)}"
@@ -191,7 +191,7 @@ async def _listing(monque: Monque, expected: Expected) -> str:
     documents = await collection.find({}, sort=[("_id", -1)], limit=_MOST_READ).to_list()
     lines = sorted(_line(_read(document), expected) for document in documents)
     shown = [line for _, line in lines[:_MOST_SHOWN]]
-    more = [f"  … and {number - len(shown)} more"] if number > len(shown) else []
+    more = [f"  … and {number - len(shown)} more jobs"] if number > len(shown) else []
     return "\n".join([f"There are {number} jobs in {collection.full_name}, the closest first:", *shown, *more])
 
 
@@ -201,4 +201,6 @@ def _line(job: Job[Any] | JobDocumentError, expected: Expected) -> tuple[int, st
         return 1000, f"  {job}"
     different = expected.differences(job)
     why = [f"      but {'; '.join(different)}"] if different else []
-    return len(different), "\n".join([f"  {described(job)}", *why])
+    # Jobs of the same name come first, however much else there is about them.
+    distance = len(different) + 100 * (expected.name not in (None, job.name))
+    return distance, "\n".join([f"  {described(job)}", *why])

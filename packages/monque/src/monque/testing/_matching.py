@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from monque._codec import restored, stored
-from monque.job import JobStatus
 from monque.options import is_duration, seconds
 
 if TYPE_CHECKING:
-    from monque.job import Job
+    from monque.job import Job, JobStatus
 
 Due = datetime | timedelta | float | Callable[[datetime], object]
 
@@ -54,7 +53,7 @@ class Expected:
             found.append(f"it is {job.status}")
         return found
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing.override is newer
         said = {"name": self.name, "data": self.data, "unique_key": self.unique_key, "due": self.due}
         conditions = [f"{name}={_shown(value)}" for name, value in said.items() if value is not None]
         return " ".join([" or ".join(self.statuses), "job", *(["with", ", ".join(conditions)] if conditions else [])])
@@ -66,6 +65,10 @@ def differences(expected: object, actual: object, path: str) -> list[str]:
         return _in_mapping(cast("Mapping[Any, object]", expected), cast("Mapping[Any, object]", actual), path)
     if isinstance(expected, list | tuple) and isinstance(actual, list):
         return _in_list(cast("list[object]", expected), cast("list[object]", actual), path)
+    return _at_once(cast("object", expected), cast("object", actual), path)
+
+
+def _at_once(expected: object, actual: object, path: str) -> list[str]:
     if isinstance(expected, type):
         is_right = isinstance(actual, expected)
     elif callable(expected):
@@ -103,7 +106,7 @@ def described(job: Job[Any]) -> str:
     """A job in a line."""
     parts = [job.name, _shown(job.data), job.status.value, f"due {job.next_run_at:%Y-%m-%d %H:%M:%S} UTC"]
     parts += [f"unique key {job.unique_key!r}"] if job.unique_key is not None else []
-    parts += [f"every {job.repeat_interval!r}"] if job.repeat_interval is not None else []
+    parts += [f"cron {job.repeat_interval!r}"] if job.repeat_interval is not None else []
     parts += [_cut(job.fail_reason)] if job.fail_reason is not None else []
     return "  ".join(parts)
 

@@ -35,8 +35,8 @@ T = TypeVar("T")
 @overload
 async def perform(monque: Monque, worker: Worker[P, C, Q, R], /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
 @overload
-async def perform(monque: Monque, job: str | NewJob, data: Any = ..., /, *, attempt: int = ...) -> Any: ...
-async def perform(monque: Monque, job: str | NewJob | AnyWorker, /, *args: Any, **kwargs: Any) -> Any:
+async def perform(monque: Monque, job: str | NewJob, data: Any = ..., /, *, attempt: int = ...) -> Any: ...  # noqa: ANN401  see below
+async def perform(monque: Monque, job: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Run one job here and now, as an instance that has claimed it would, but without storing anything.
 
     Its data are checked as at the enqueue, go through BSON, and are checked again; middleware, threads, processes and

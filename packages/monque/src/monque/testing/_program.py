@@ -68,7 +68,7 @@ class Program:
     def __enter__(self) -> Self:
         self._files = tempfile.mkdtemp(prefix="monque-program-")
         with self._file("output").open("wb") as output, self._file("errors").open("wb") as errors:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603  what the test says
                 [sys.executable, *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -148,15 +148,23 @@ class Program:
 
     def freeze(self) -> None:
         """Let it stand still, as a paused virtual machine would: SIGSTOP. Its leases run out, and it does not know."""
-        self._process.send_signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on: SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
 
     def terminate(self) -> None:
         """Ask it to end in good order, and do not wait for that: SIGTERM."""
-        self._process.terminate()
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs.
+
+        Args:
+            number: The signal.
+        """
+        self._process.send_signal(number)
 
     def _file(self, name: str) -> Path:
         return Path(self._files, name)

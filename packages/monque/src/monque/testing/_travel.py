@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monque._store.indexes import ENDED
 from monque.errors import InvalidArgumentError
 from monque.job import JobStatus
-from monque.options import is_duration
+from monque.options import is_duration, seconds
 
 if TYPE_CHECKING:
     from monque._monque import Monque
@@ -70,10 +70,10 @@ def _distance(**units: float) -> timedelta:
     for unit, number in units.items():
         if not is_duration(number) or isinstance(number, timedelta) or number < 0:
             raise InvalidArgumentError(unit, number, "a number, not below 0: time goes forward only")
-    total = sum(number * _UNITS[unit] for unit, number in units.items())
+    total = float(sum(number * _UNITS[unit] for unit, number in units.items()))
     if not is_duration(total):
         raise InvalidArgumentError("seconds", total, "no more than 1,000 years in all")
-    return timedelta(seconds=total)
+    return timedelta(seconds=seconds(total))
 
 
 async def go_by(monque: Monque, distance: timedelta) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from monque import _monque, sync
     from monque._intake import NewJob
-    from monque.worker import AnyWorker, Worker
+    from monque.worker import Worker
 
 __all__ = ["assert_enqueued", "drain", "eventually", "expire_leases", "perform", "refute_enqueued", "travel"]
 
@@ -66,7 +66,7 @@ expire_leases = _blocking(testing.expire_leases)
 def perform(monque: sync.Monque, worker: Worker[P, C, Q, R], /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
 @overload
 def perform(monque: sync.Monque, job: str | NewJob, data: Any = ..., /, *, attempt: int = ...) -> Any: ...  # noqa: ANN401  see there
-def perform(monque: sync.Monque, job: str | NewJob | AnyWorker, /, *args: Any, **kwargs: Any) -> Any:
+def perform(monque: sync.Monque, job: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Run one job here and now; see `monque.testing.perform`."""
     perform: Any = testing.perform  # which of its forms, only the arguments say
     return monque._link.call(lambda inner: perform(inner, job, *args, **kwargs))
