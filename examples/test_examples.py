@@ -78,6 +78,31 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_testing(self) -> None:
+        """A project of its own: its tests run with the settings beside them, and nothing of this workspace's."""
+        ended = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-W",
+                "error",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:asyncio",
+                "-q",
+                HERE / "testing",
+            ],
+            cwd=HERE / "testing",
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout
+        assert "12 passed" in ended.stdout
+
     def test_transactions(self) -> None:
         assert run("transactions.py") == ["ada -30", "grace 30"]
 

@@ -65,7 +65,7 @@ def differences(expected: object, actual: object, path: str) -> list[str]:
         return _in_mapping(cast("Mapping[Any, object]", expected), cast("Mapping[Any, object]", actual), path)
     if isinstance(expected, list | tuple) and isinstance(actual, list):
         return _in_list(cast("list[object]", expected), cast("list[object]", actual), path)
-    return _at_once(cast("object", expected), cast("object", actual), path)
+    return _at_once(cast("object", expected), actual, path)
 
 
 def _at_once(expected: object, actual: object, path: str) -> list[str]:
@@ -124,7 +124,17 @@ def _since(job: Job[Any]) -> timedelta:
 
 
 def _shown(value: object) -> str:
-    return _cut(str(getattr(value, "__qualname__", None) or repr(value)) if callable(value) else repr(value))
+    return _cut(_text(value))
+
+
+def _text(value: object) -> str:
+    """As `repr` has it, but functions and types by their names."""
+    if isinstance(value, dict):
+        parts = [f"{key!r}: {_text(part)}" for key, part in cast("dict[object, object]", value).items()]
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_text, cast("list[object]", value))) + "]"
+    return str(getattr(value, "__name__", None) or repr(value)) if callable(value) else repr(value)
 
 
 def _cut(text: str) -> str:
