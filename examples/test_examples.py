@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,23 +79,15 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
-    def test_testing(self) -> None:
+    def test_testing(self, monque_server: str) -> None:
         """A project of its own: its tests run with the settings beside them, and nothing of this workspace's."""
+        without = [
+            word for plugin in ("cacheprovider", "asyncio", "hypothesispytest") for word in ("-p", f"no:{plugin}")
+        ]
         ended = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-W",
-                "error",
-                "-p",
-                "no:cacheprovider",
-                "-p",
-                "no:asyncio",
-                "-q",
-                HERE / "testing",
-            ],
+            [sys.executable, "-m", "pytest", "-q", "-W", "error", *without, HERE / "testing"],
             cwd=HERE / "testing",
+            env={**os.environ, "MONQUE_TEST_URI": monque_server},
             capture_output=True,
             text=True,
             timeout=110,

@@ -140,7 +140,7 @@ async def test_a_failure_shows_what_is_there_the_closest_first(monque: Monque, m
     )
     assert lines[6].startswith("  other  {'to': 'ada'}  pending")
     assert lines[7].startswith("      but its name is 'other'; its unique key is None; it is due at ")
-    assert lines[8] == "  job odd: field 'data': expected a value, it is absent"
+    assert lines[8] == "  job odd: field '_id': expected an ObjectId, got str"
     assert len(lines) == 9
 
 
