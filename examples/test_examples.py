@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,23 @@ class TestExamples:
             "      send ship",
             "        process ship",
         ]
+
+    def test_testing(self, monque_server: str) -> None:
+        """A project of its own: its tests run with the settings beside them, and nothing of this workspace's."""
+        without = [
+            word for plugin in ("cacheprovider", "asyncio", "hypothesispytest") for word in ("-p", f"no:{plugin}")
+        ]
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-W", "error", *without, HERE / "testing"],
+            cwd=HERE / "testing",
+            env={**os.environ, "MONQUE_TEST_URI": monque_server},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout
+        assert "12 passed" in ended.stdout
 
     def test_transactions(self) -> None:
         assert run("transactions.py") == ["ada -30", "grace 30"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from monque._producer import Producer
     from monque.job import Job
     from monque.options import Options
+    from monque.worker import Workers
 else:
 
     def override(method: Any) -> Any:  # noqa: ANN401  any method
@@ -81,8 +82,8 @@ class Inner(_monque.Monque):
         return await super()._open(stack)
 
     @override
-    def _begin(self) -> asyncio.Task[None]:
-        return Context().run(super()._begin)
+    def _begin(self, workers: Workers | None = None) -> asyncio.Task[None]:
+        return Context().run(super()._begin, workers)
 
     async def producer(self) -> Producer:
         """What checks and writes jobs."""

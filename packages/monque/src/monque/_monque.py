@@ -675,22 +675,32 @@ class Monque(Declares):
         await self._prepare_expiry(self._connection())
         self._begin()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self, workers: Workers | None = None) -> asyncio.Task[None]:
+        """Have these workers work, or all there are, unless some do."""
         connected = self._connection()
         if connected.work is None:
             _check_not_spawning()
             logs.attach_runs(self._events)
-            executor = Executor(
-                self._middleware,
-                codec=connected.collection.codec_options,
-                max_result_bytes=self._options.max_result_bytes,
-            )
             connected.engine = Engine(
-                Setup(connected.flow, self._workers, self._options, self._events, connected.clock, self.instance_id),
-                executor,
+                Setup(
+                    connected.flow,
+                    workers or self._workers,
+                    self._options,
+                    self._events,
+                    connected.clock,
+                    self.instance_id,
+                ),
+                self._executor(connected),
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
+
+    def _executor(self, connected: _Connected) -> Executor:
+        return Executor(
+            self._middleware,
+            codec=connected.collection.codec_options,
+            max_result_bytes=self._options.max_result_bytes,
+        )
 
     async def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
-import sys
 import time
 import uuid
 import warnings
@@ -355,18 +353,6 @@ async def working(*monques: Monque) -> AsyncGenerator[None]:
         await first.start()
         async with working(*others):
             yield
-
-
-@contextmanager
-def program(source: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
-    """Another process, which is gone at the end of the block."""
-    with subprocess.Popen(
-        [sys.executable, "-c", source, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def other_tasks() -> set[asyncio.Task[Any]]:
