@@ -494,7 +494,7 @@ async def test_a_sign_of_life_that_was_deleted_comes_back(bench: Bench) -> None:
 async def test_an_instance_whose_database_is_gone_ends_all_the_same(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "_GOODBYE", 0.2)
     monque = lab.monque()
-    refused = {"errorCode": 2, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
+    refused: dict[str, Any] = {"errorCode": 2, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
     async with working(monque):
         await shown(monque, monque, "working")
         lab.fail("delete", **refused)
