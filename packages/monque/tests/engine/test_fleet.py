@@ -359,7 +359,7 @@ async def test_who_may_only_use_the_jobs_works_without_being_directed(lab: Lab) 
     record, runs = Record(monque), Gate()
     runs.open()
     monque.worker("greet", runs)
-    refused = {"errorCode": 13, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
+    refused: dict[str, Any] = {"errorCode": 13, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
     with lab.failing("find", "aggregate", "update", "delete", **refused):
         async with other, working(monque):
             await other.fleet.pause("greet")
@@ -496,7 +496,7 @@ async def test_a_sign_of_life_that_was_deleted_comes_back(bench: Bench) -> None:
 async def test_an_instance_whose_database_is_gone_ends_all_the_same(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "_GOODBYE", 0.2)
     monque = lab.monque()
-    refused = {"errorCode": 2, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
+    refused: dict[str, Any] = {"errorCode": 2, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
     async with working(monque):
         await shown(monque, monque, "working")
         lab.fail("delete", **refused)
