@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pymongo
 
+from monque import events as ev
 from monque import logs
 from monque._bulk import Item, check_jobs
 from monque._clock import ServerClock
@@ -28,10 +29,12 @@ from monque._producer import Producer, ProducerMiddleware
 from monque._results import Waiting
 from monque._setup import Setup
 from monque._store import indexes
+from monque._store.doctor.examination import examine
 from monque._store.errors import driver_errors
 from monque._store.fleet import Fleet
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
+from monque._store.mending import Mender, fix
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
@@ -46,11 +49,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from pymongo import IndexModel
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque._intake import OnConflict
     from monque._store.backlog import Backlog
+    from monque.diagnosis import Diagnosis, IndexFix
+    from monque.errors import IndexConflictError
     from monque.job import Job
     from monque.options import Duration, Retry
 
@@ -76,7 +82,8 @@ class _Connected:
         self.client = database.client
         self.loop = asyncio.get_running_loop()
         self.collection = job_collection(database, options.collection)
-        self.flow = Flow(self.collection)
+        self.mender = Mender(self.collection, indexes.models() if options.create_indexes else ())
+        self.flow = Flow(self.collection, self.mender)
         self.clock = ServerClock()
         self.waiting = Waiting(self.flow.endings, events)
         self.producer = Producer(self.flow, self.clock, options, workers, middleware)
@@ -167,6 +174,7 @@ class Monque(Declares):
 
         Raises:
             ConnectionError: The database cannot be reached or refuses.
+            IndexConflictError: An index that nothing works without cannot be created.
             EmbeddedError: The embedded MongoDB cannot be started.
         """
         async with self._opening:
@@ -201,20 +209,31 @@ class Monque(Declares):
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
-                await indexes.create(connected.collection)
+                self._tell_of(await connected.mender.create())
                 await self._prepare_expiry(connected)
         await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
+        stack.push_async_callback(connected.mender.close)
         stack.push_async_callback(connected.producer.flush)
         stack.push_async_callback(connected.waiting.close)
         return connected
 
     async def _prepare_expiry(self, connected: _Connected) -> None:
         """See to it that the server deletes jobs, if any are to be deleted by what has been said so far."""
-        retains = self._options.retention or any(worker.retention for worker in self._workers.all())
-        if retains and self._options.create_indexes and not connected.expires:
+        if self._retains() and self._options.create_indexes and not connected.expires:
             with driver_errors("create the index for the retention"):
-                await indexes.create_expiry(connected.collection)
+                self._tell_of(await connected.mender.add(indexes.expiry()))
             connected.expires = True
+
+    def _retains(self) -> bool:
+        """Whether any jobs are to be deleted, by what has been said so far."""
+        return bool(self._options.retention) or any(worker.retention for worker in self._workers.all())
+
+    def _tell_of(self, conflicts: Iterable[IndexConflictError]) -> None:
+        """Refuse to begin where nothing would work; what is just slower is reported."""
+        for conflict in conflicts:
+            if not conflict.is_usable:
+                raise conflict
+            self._events.emit(ev.JobErrorEvent, conflict)
 
     def _connection(self) -> _Connected:
         if self._connected is None:
@@ -485,6 +504,61 @@ class Monque(Declares):
         """
         return self._connection().fleet
 
+    async def diagnose(self) -> Diagnosis:
+        """Look whether everything is in good health: the server, the indexes, the jobs. It changes nothing.
+
+        What it is not allowed to see it says so about.
+
+        Returns:
+            What was found, and what to do about it.
+
+        Raises:
+            ConnectionError: Not connected yet, or the database did not answer.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         diagnosis = await monque.diagnose()
+            ...         for finding in diagnosis.of(Severity.WARNING, Severity.ERROR):
+            ...             print(finding.check, finding.seen, finding.advice)
+            >>> asyncio.run(main())
+        """
+        connected = self._connection()
+        with driver_errors("examine the database"):
+            return await examine(connected.collection, self._options, self._needed())
+
+    async def fix_indexes(self, *, drop_old: bool = False) -> IndexFix:
+        """Make the indexes of the collection what this version needs, while instances are at work.
+
+        Those that are missing are made. One that has a name of Monque's, but is another than the name says, is
+        replaced; until that is done, jobs wait. Indexes of others are left alone.
+
+        Args:
+            drop_old: Whether to drop those that only earlier versions use, too: once none of these is at work any more.
+
+        Returns:
+            What was done, and what is in the way.
+
+        Raises:
+            ConnectionError: The database refuses, or did not answer.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque(options=Options(create_indexes=False)) as monque:
+            ...         done = await monque.fix_indexes()
+            ...         print("monque_claim" in done.created)
+            >>> asyncio.run(main())
+            True
+        """
+        connected = self._connection()
+        with driver_errors("fix the indexes"):
+            return await fix(connected.collection, self._needed(), drop_old=drop_old)
+
+    def _needed(self) -> list[IndexModel]:
+        return [*indexes.models(), *([indexes.expiry()] if self._retains() else [])]
+
     # --- working ----------------------------------------------------------------------------------------------------
 
     def _add(self, worker: AnyWorker, *, replace: bool) -> None:  # type: ignore[explicit-override]  # typing.override is newer
@@ -601,22 +675,32 @@ class Monque(Declares):
         await self._prepare_expiry(self._connection())
         self._begin()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self, workers: Workers | None = None) -> asyncio.Task[None]:
+        """Have these workers work, or all there are, unless some do."""
         connected = self._connection()
         if connected.work is None:
             _check_not_spawning()
             logs.attach_runs(self._events)
-            executor = Executor(
-                self._middleware,
-                codec=connected.collection.codec_options,
-                max_result_bytes=self._options.max_result_bytes,
-            )
             connected.engine = Engine(
-                Setup(connected.flow, self._workers, self._options, self._events, connected.clock, self.instance_id),
-                executor,
+                Setup(
+                    connected.flow,
+                    workers or self._workers,
+                    self._options,
+                    self._events,
+                    connected.clock,
+                    self.instance_id,
+                ),
+                self._executor(connected),
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
+
+    def _executor(self, connected: _Connected) -> Executor:
+        return Executor(
+            self._middleware,
+            codec=connected.collection.codec_options,
+            max_result_bytes=self._options.max_result_bytes,
+        )
 
     async def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.

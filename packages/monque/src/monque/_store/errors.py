@@ -25,11 +25,17 @@ _DUPLICATE_KEY = 11000
 NOT_ALLOWED = 13
 # A document would become too large.
 TOO_LARGE = (10334, 17419)
+INDEX_MISSING = "an index that Monque needs is missing; `monque doctor --fix-indexes` creates it"
 
 
 def is_key_taken(failure: Mapping[str, Any] | None) -> bool:
     """Whether a write was refused because another job has the unique key, and not by an index of the user's own."""
     return failure is not None and failure["code"] == _DUPLICATE_KEY and list(failure["keyPattern"]) == UNIQUE_FIELDS
+
+
+def is_index_missing(error: PyMongoError) -> bool:
+    """Whether a command names an index that is not there, or not built yet. There is no code for just that."""
+    return "hint provided does not correspond to an existing index" in str(error)
 
 
 def key_conflict(job_id: ObjectId, key: Mapping[str, Any]) -> UniqueKeyConflictError:
@@ -46,7 +52,8 @@ def driver_errors(action: str, session: AsyncClientSession | None = None) -> Gen
     except PyMongoError as error:
         if session is not None:
             raise
-        raise ConnectionError(f"cannot {action}: {error}") from error
+        problem = INDEX_MISSING if is_index_missing(error) else error
+        raise ConnectionError(f"cannot {action}: {problem}") from error
 
 
 class Deadline:

@@ -23,6 +23,7 @@ from monque._codec import with_stand_ins
 from monque._store.errors import NOT_ALLOWED, TOO_LARGE, is_key_taken
 from monque._store.fleet import Orders, fleet_of, read_orders, told, watch_orders
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
+from monque._store.mending import Mender
 from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
@@ -149,11 +150,27 @@ def unless_active(job: Job[Any]) -> tuple[Document, Document]:
     return query, {"$setOnInsert": to_document(job)}
 
 
+def survey_pipeline(collection: str, names: Sequence[str], age: float) -> list[Document]:
+    """How a survey is asked for."""
+    later = {"$expr": {"$gt": ["$nextRunAt", {"$subtract": ["$$NOW", math.ceil(age * 1000)]}]}}
+    parts: list[list[Document]] = []
+    for some in portions(names):
+        due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$type": "date"}, **later}
+        parts += [
+            _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1, "now": "$$NOW"})
+            for priority in (None, {"$exists": True})
+        ]
+    held = {"status": JobStatus.PROCESSING.value}
+    parts.append(_first_by("lastHeartbeat", held, OLDEST_LEASES, _LEASE_FIELDS))
+    return union(collection, parts)
+
+
 class Flow:
     """A job's way through the database."""
 
-    def __init__(self, collection: AsyncCollection[Document]) -> None:
+    def __init__(self, collection: AsyncCollection[Document], mender: Mender | None = None) -> None:
         self._jobs = collection
+        self._mender = mender or Mender(collection)
         # For looking at documents of which only a few fields matter: bad text in one must not hide the others.
         lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
         self._glance = collection.with_options(codec_options=lenient)
@@ -223,7 +240,7 @@ class Flow:
         Those in `besides` do not count, and more than `at_once` are not looked for, whatever the limit.
         """
         search = Search(self._glance, besides=[*besides, *self._stuck_now()], skip=skip)
-        return await search.find(wanted, limit, at_once or limit)
+        return await self._mender.asked(lambda: search.find(wanted, limit, at_once or limit))
 
     async def claim(
         self,
@@ -290,17 +307,7 @@ class Flow:
 
         A job that was due more than `age` seconds ago does not count: it has been seen.
         """
-        later = {"$expr": {"$gt": ["$nextRunAt", {"$subtract": ["$$NOW", math.ceil(age * 1000)]}]}}
-        parts: list[list[Document]] = []
-        for some in portions(names):
-            due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$type": "date"}, **later}
-            parts += [
-                _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1, "now": "$$NOW"})
-                for priority in (None, {"$exists": True})
-            ]
-        held = {"status": JobStatus.PROCESSING.value}
-        parts.append(_first_by("lastHeartbeat", held, OLDEST_LEASES, _LEASE_FIELDS))
-        rows = await self._survey(union(self._jobs.name, parts), instance)
+        rows = await self._mender.asked(lambda: self._survey(survey_pipeline(self._jobs.name, names, age), instance))
         # A date beyond the year 9999 is no datetime, and nothing to wait for.
         dates = [row["nextRunAt"] for row in rows if "nextRunAt" in row and "_id" not in row]
         leases = [row for row in rows if "_id" in row and is_id(row["_id"])]
@@ -398,7 +405,7 @@ class Flow:
         query = {"name": {"$in": names}, "uniqueKey": {"$in": keys}, "status": {"$in": ACTIVE}}
         wanted = {_identity(job) for job in taken}
         holders: dict[object, Job[Any] | Exception] = {}
-        async for document in self._glance.find(query, hint=UNIQUE):
+        for document in await self._mender.asked(lambda: self._glance.find(query, hint=UNIQUE).to_list()):
             identity = document["name"], document["uniqueKey"]
             if identity in wanted:
                 try:
