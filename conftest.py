@@ -18,14 +18,13 @@ collect_ignore = [
 
 # Programs that import what they share as programs do; they are run by the tests beside them.
 _HERE = Path(__file__).parent
-collect_ignore += [str(file) for file in _HERE.glob("benchmarks/**/*.py") if not file.name.startswith("test_")]
-
-
-@pytest.fixture
-def monque_environment(monque_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`Monque()` uses this test's own database, here and in processes started from here."""
-    monkeypatch.setenv("MONQUE_URI", monque_uri)
-    return monque_uri
+collect_ignore += ["examples/testing"]  # a project with settings of its own
+collect_ignore += [
+    str(file)
+    for folder in ("benchmarks", "scripts")
+    for file in _HERE.glob(f"{folder}/**/*.py")
+    if not file.name.startswith("test_")
+]
 
 
 @pytest.fixture(autouse=True)

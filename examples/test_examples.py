@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,11 @@ class TestExamples:
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
 
+    def test_recurring(self) -> None:
+        first, *lines = run("recurring.py")
+        assert first == "one report: True True"
+        assert sorted(lines) == ["poll 1", "poll 2", "poll 3", "tick, planned for a full second: True"]
+
     def test_results(self) -> None:
         assert run("results.py") == [
             "6 words, the longest is 'not'",
@@ -78,6 +84,34 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_tracing(self) -> None:
+        assert run("tracing.py") == [
+            "shipping order 7",
+            "POST /orders",
+            "  send charge",
+            "    process charge ConnectionError",
+            "    process charge",
+            "      send ship",
+            "        process ship",
+        ]
+
+    def test_testing(self, monque_server: str) -> None:
+        """A project of its own: its tests run with the settings beside them, and nothing of this workspace's."""
+        without = [
+            word for plugin in ("cacheprovider", "asyncio", "hypothesispytest") for word in ("-p", f"no:{plugin}")
+        ]
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-W", "error", *without, HERE / "testing"],
+            cwd=HERE / "testing",
+            env={**os.environ, "MONQUE_TEST_URI": monque_server},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout
+        assert "12 passed" in ended.stdout
+
     def test_transactions(self) -> None:
         assert run("transactions.py") == ["ada -30", "grace 30"]
 
@@ -85,6 +119,15 @@ class TestExamples:
         problem, *done = run("typed.py")
         assert problem.startswith("data['price']: expected ")
         assert done == ["book for 12.50 until 01 March", "Your book to ada@example.org"]
+
+    def test_unique(self) -> None:
+        assert run("unique.py") == [
+            "1 job",
+            "ada: up to change 2",
+            "ada is being looked after",
+            "ada: up to change 4",
+            "ended at change 4",
+        ]
 
 
 def test_every_example_has_a_test() -> None:

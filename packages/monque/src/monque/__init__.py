@@ -10,11 +10,14 @@ from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
+from monque._store.stats import Durations, JobStats
+from monque._store.watching import JobChange, Watch
 from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
     BlockingCallError,
+    ChangeStreamsUnavailableError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
@@ -81,10 +84,12 @@ __all__ = [
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
     "ChangeStreamFallbackEvent",
+    "ChangeStreamsUnavailableError",
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
     "Diagnosis",
+    "Durations",
     "EmbeddedError",
     "Fail",
     "Finding",
@@ -106,6 +111,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobCancelledEvent",
+    "JobChange",
     "JobCompleteEvent",
     "JobDeletedEvent",
     "JobDocumentError",
@@ -121,6 +127,7 @@ __all__ = [
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
+    "JobStats",
     "JobStatus",
     "JobTimeoutError",
     "Jobs",
@@ -158,6 +165,7 @@ __all__ = [
     "Timeout",
     "TransactionsUnavailableError",
     "UniqueKeyConflictError",
+    "Watch",
     "Worker",
     "WorkerRegistrationError",
     "current_job",

@@ -79,6 +79,11 @@ class Claims:
         # What they are for; the slots are taken already.
         self._claims: dict[asyncio.Task[None], list[Candidate]] = {}
 
+    @property
+    def are_on_their_way(self) -> bool:
+        """Whether there is one that has not come to its end."""
+        return bool(self._claims)
+
     def may_look(self, limit: int) -> bool:
         """Whether to look for jobs; a second claim beside one on its way has to be worth it."""
         if not limit or len(self._settler.batch) >= _MOST_UNSETTLED:

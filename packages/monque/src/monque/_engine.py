@@ -191,7 +191,16 @@ class Engine:
     def _listen_anew(self) -> None:
         self._wakeup.restart()
         self._keeper.tell()
+        self.look_anew()
+
+    def look_anew(self) -> None:
+        """Anything may have changed: look for jobs, and for leases that ran out, at once."""
         self._hinted(None)
+
+    def is_idle(self) -> bool:
+        """Whether it has nothing in hand, and has looked for all there may be to do by now."""
+        in_hand = self._claims.are_on_their_way or self._runs.running or self._held or self._questions.are_open
+        return not in_hand and not self._times.unknown and self._times.left() > 0 and not self._agenda.wanted()[1]
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -201,11 +210,12 @@ class Engine:
             self._agenda.open(self._workers.names())
         if self._times.is_time_to_resume():
             self._lookout.heed()
-        wanted, limit = self._agenda.wanted()
+        wanted: dict[str, int] = {}
         try:
             if self._lookout.must_hear(self._poll_interval()):
                 await self._lookout.hear()
-            elif self._times.is_lease_due():
+            wanted, limit = self._agenda.wanted()
+            if self._times.is_lease_due():
                 await self._lookout.survey()
             elif self._claims.may_look(limit):
                 await self._look(wanted, limit)

@@ -52,17 +52,25 @@ class Executor:
 
     async def execute(self, worker: AnyWorker, run: Scope) -> Outcome:
         """Run the handler and say what came of it."""
-        enter(run)
-        is_plain = not self._middleware and not worker.keep_logs
         try:
-            returned = await (self._call(worker, run) if is_plain else self._within(worker, run))
+            returned = await self.call(worker, run)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  SystemExit too: no handler ends the process
             return ended_with(error, run)
-        if isinstance(returned, Verdict):
-            return outcome_of(returned, returned)
-        return COMPLETED if not worker.store_result else self._with_result(worker, returned)
+        return self.returned(worker, returned)
+
+    def call(self, worker: AnyWorker, run: Scope) -> Awaitable[object]:
+        """Run the handler: what it returns, or raises, comes out as it is."""
+        enter(run)
+        is_plain = not self._middleware and not worker.keep_logs
+        return self._call(worker, run) if is_plain else self._within(worker, run)
+
+    def returned(self, worker: AnyWorker, value: object) -> Outcome:
+        """What it means that the handler returned this."""
+        if isinstance(value, Verdict):
+            return outcome_of(value, value)
+        return COMPLETED if not worker.store_result else self._with_result(worker, value)
 
     def _with_result(self, worker: AnyWorker, returned: object) -> Completed:
         """The job has completed, whatever becomes of its result."""

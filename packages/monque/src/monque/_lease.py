@@ -229,6 +229,8 @@ def _twin(
         event_listeners=[],
         maxPoolSize=1,
         minPoolSize=0,
+        # One command per beat needs no second connection that watches how fast the server answers.
+        serverMonitoringMode="poll",
         socketTimeoutMS=milliseconds,
         connectTimeoutMS=milliseconds,
         serverSelectionTimeoutMS=milliseconds,

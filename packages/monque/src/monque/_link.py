@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from monque._producer import Producer
     from monque.job import Job
     from monque.options import Options
+    from monque.worker import Workers
 else:
 
     def override(method: Any) -> Any:  # noqa: ANN401  any method
@@ -35,6 +36,7 @@ else:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 # How long the end of the process waits for jobs to be given back and connections to be closed.
 _GOODBYE = 2.0
@@ -80,8 +82,8 @@ class Inner(_monque.Monque):
         return await super()._open(stack)
 
     @override
-    def _begin(self) -> asyncio.Task[None]:
-        return Context().run(super()._begin)
+    def _begin(self, workers: Workers | None = None) -> asyncio.Task[None]:
+        return Context().run(super()._begin, workers)
 
     async def producer(self) -> Producer:
         """What checks and writes jobs."""
@@ -172,10 +174,10 @@ async def _connected(inner: Inner, action: Callable[[Inner], Coroutine[Any, Any,
     return await action(inner)
 
 
-class Face(Generic[T]):
+class Face(Generic[T_co]):
     """A blocking face of an asynchronous object that can be reached through a Monque."""
 
-    def __init__(self, link: Link, reach: Callable[[Inner], T]) -> None:
+    def __init__(self, link: Link, reach: Callable[[Inner], T_co]) -> None:
         self._link = link
         self._reach = reach
 

@@ -676,22 +676,32 @@ class Monque(Declares):
         await self._prepare_expiry(self._connection())
         self._begin()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self, workers: Workers | None = None) -> asyncio.Task[None]:
+        """Have these workers work, or all there are, unless some do."""
         connected = self._connection()
         if connected.work is None:
             _check_not_spawning()
             logs.attach_runs(self._events)
-            executor = Executor(
-                self._middleware,
-                codec=connected.collection.codec_options,
-                max_result_bytes=self._options.max_result_bytes,
-            )
             connected.engine = Engine(
-                Setup(connected.flow, self._workers, self._options, self._events, connected.clock, self.instance_id),
-                executor,
+                Setup(
+                    connected.flow,
+                    workers or self._workers,
+                    self._options,
+                    self._events,
+                    connected.clock,
+                    self.instance_id,
+                ),
+                self._executor(connected),
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
+
+    def _executor(self, connected: _Connected) -> Executor:
+        return Executor(
+            self._middleware,
+            codec=connected.collection.codec_options,
+            max_result_bytes=self._options.max_result_bytes,
+        )
 
     async def stop(self, *, hurry: bool = False) -> None:
         """Stop working: running handlers finish, for at most `shutdown_timeout`, and what they came to is written.
@@ -782,11 +792,23 @@ class Monque(Declares):
         """The host (or the path of a socket) and the port of the MongoDB server that it writes to.
 
         None if it is not connected, or no such server is known at the moment.
+
+        Example:
+            >>> Monque().server is None
+            True
         """
         return None if self._connected is None else self._connected.server()
 
     def ask_for_backlog(self) -> Future[list[Backlog]] | None:
-        """Begin to count, in whatever thread this is called; None if there is nobody to ask."""
+        """Begin to count what waits and what runs; for code in other threads than that of the event loop.
+
+        Returns:
+            What `jobs.backlog()` will come to; None if this is not connected.
+
+        Example:
+            >>> Monque().ask_for_backlog() is None
+            True
+        """
         connected = self._connected
         if connected is None or connected.loop.is_closed():
             return None

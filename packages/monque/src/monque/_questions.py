@@ -39,6 +39,11 @@ class Questions:
         self.shutdown = shutdown
         self._asked: dict[object, float] = {}
 
+    @property
+    def are_open(self) -> bool:
+        """Whether one is without an answer."""
+        return bool(self._asked)
+
     def oldest(self) -> float:
         """For how many seconds the oldest of them has been without an answer."""
         now = time.monotonic()

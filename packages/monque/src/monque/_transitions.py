@@ -95,7 +95,7 @@ def claim(
                 "heartbeatInterval": round(heartbeat_interval * 1000),
             },
             "$inc": {"attempts": 1},
-            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
+            "$currentDate": {"lockedAt": True, "startedAt": True, "lastHeartbeat": True, "updatedAt": True},
         },
     )
 

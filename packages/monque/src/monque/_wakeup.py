@@ -104,10 +104,10 @@ async def watch(
                         yield hint
             if left_behind:
                 continue
-            yield Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
+            broken = Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
         except Exception as error:  # noqa: BLE001  whatever it is, polling goes on and a fresh stream is tried
-            left_behind = False
-            yield Broken(error)
+            left_behind, broken = False, Broken(error)
+        yield broken
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -117,7 +117,7 @@ async def _open(open_stream: Open) -> Stream:
     with pymongo.timeout(_GRACE):
         opening = asyncio.ensure_future(open_stream())
     try:
-        return await asyncio.shield(opening)
+        await asyncio.wait([opening])
     except asyncio.CancelledError:
         # However often it is cancelled: nobody else would wait for it. The time limit is its end.
         while not opening.done():
@@ -126,6 +126,7 @@ async def _open(open_stream: Open) -> Stream:
         if opening.exception() is None:
             await opening.result().close()
         raise
+    return opening.result()
 
 
 async def _is_left_behind(wanted: asyncio.Event) -> bool:

@@ -23,6 +23,7 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     ├── BlockingCallError         a call of monque.sync on a running event loop
     ├── JobTimeoutError           a run took longer than it may
     ├── TransactionsUnavailableError   a worker wants transactions, and the server has none
+    ├── ChangeStreamsUnavailableError   jobs are to be watched, and the server has no change streams
     ├── StuckHandlerError         a handler was told to end, and has not
     ├── ProcessDiedError          the process that ran a handler ended before the handler did
     ├── HandlerError              what a handler raised in a process, and could not be brought out of it
@@ -53,6 +54,7 @@ __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
     "BlockingCallError",
+    "ChangeStreamsUnavailableError",
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
@@ -385,6 +387,16 @@ class TransactionsUnavailableError(MonqueError):
         super().__init__(
             "transaction=True needs transactions, which a standalone server does not have: make it a replica set, of "
             "one member if need be (mongod --replSet, then rs.initiate()), or leave transaction=True out"
+        )
+
+
+class ChangeStreamsUnavailableError(MonqueError):
+    """Jobs are to be watched, and the server has no change streams."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "watching jobs needs change streams, which a standalone server does not have: make it a replica set, of "
+            "one member if need be (mongod --replSet, then rs.initiate()), or ask for a page of jobs now and then"
         )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobHandle"]
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Store(Protocol):
@@ -29,7 +29,7 @@ class Store(Protocol):
         """Its result, once there is one."""
 
 
-class JobHandle(Generic[R]):
+class JobHandle(Generic[R_co]):
     """A job that was enqueued, with what comes of it: what `worker.enqueue(...)` gives.
 
     Attributes:
@@ -64,7 +64,7 @@ class JobHandle(Generic[R]):
         """The job's id."""
         return self.job.id
 
-    async def result(self, timeout: Duration = 60) -> R:
+    async def result(self, timeout: Duration = 60) -> R_co:
         """What the function returned, once it has: stored by the worker, and checked against what it says it returns.
 
         Args:
@@ -83,7 +83,7 @@ class JobHandle(Generic[R]):
             InvalidPayloadError: What is stored is not what the function says it returns.
         """
         stored = await self._jobs.result(self.id, timeout=timeout)
-        return cast("R", None if stored is None else self._load(stored))
+        return cast("R_co", None if stored is None else self._load(stored))
 
     async def refresh(self) -> Job[Any]:
         """Read the job anew.

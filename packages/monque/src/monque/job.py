@@ -154,6 +154,7 @@ class Job(Generic[T]):
         result_error: Why the result could not be stored.
         logs: Log records of its runs, if they are kept; the latest last.
         follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
+        started_at: When it was claimed last; unlike `locked_at` it stays when the run is over.
     """
 
     id: ObjectId
@@ -185,6 +186,7 @@ class Job(Generic[T]):
     result_error: str | None = None
     logs: tuple[LogLine, ...] = ()
     follow_up: FollowUp | None = None
+    started_at: datetime | None = None
 
     @property
     def is_recurring(self) -> bool:
@@ -470,6 +472,7 @@ _FIELDS = {
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
     "followUp": _Field("follow_up", None, _follow_up),
+    "startedAt": _Field("started_at", datetime, _date),
 }
 # Without their names, which make a tuple slow to take apart.
 _READING = {wire: (field.attribute, field.usual, field.read, field.optional) for wire, field in _FIELDS.items()}
@@ -547,7 +550,7 @@ _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field
 # What `settings_document` writes.
 _OF_SETTINGS = ("timeout", "retry", "tags", "headers")
 # What comes of runs is not among what is written for a new job.
-_OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
+_OF_RUNS = ("errors", "progress", "result", "resultError", "logs", "startedAt")
 _SOMETIMES = [
     (wire, field.attribute, _DEFAULTS[field.attribute])
     for wire, field in _FIELDS.items()

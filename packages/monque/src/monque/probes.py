@@ -16,8 +16,11 @@ import json
 import logging
 import socket
 import socketserver
+import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -133,14 +136,16 @@ class _Probes:
         return self._metrics(accept) if path == "/metrics" else (404, _TEXT, b"/livez, /readyz, /health, /metrics\n")
 
     def _live(self) -> Answer:
+        health = self._observed.monque.health()
         # A restart brings no database back.
-        is_live = self._observed.monque.is_healthy() or self._observed.monque.server is None
-        return (200, _TEXT, b"ok\n") if is_live else (503, _TEXT, b"no progress\n")
+        if health.healthy or not health.connected:
+            return 200, _TEXT, b"ok\n"
+        return 503, _TEXT, "".join(f"{reason}\n" for reason in health.reasons).encode()
 
     def _health(self) -> Answer:
-        healthy = self._observed.monque.is_healthy()
-        body = json.dumps({"healthy": healthy}, default=str) + "\n"
-        return 200 if healthy else 503, "application/json", body.encode()
+        health = self._observed.monque.health()
+        body = json.dumps(asdict(health), default=datetime.isoformat) + "\n"
+        return 200 if health.healthy else 503, "application/json", body.encode()
 
     def _metrics(self, accept: str) -> Answer:
         try:
@@ -163,6 +168,12 @@ class _Server(ThreadingHTTPServer):
         # The standard library's would ask the name service who this is, and wait for it.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "monque", self.socket.getsockname()[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:  # type: ignore[explicit-override]  # noqa: ARG002
+        error = sys.exc_info()[1]
+        # Clients may hang up whenever they like.
+        level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+        _logger.log(level, "probes: a client was not answered", exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):

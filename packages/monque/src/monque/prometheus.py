@@ -10,13 +10,18 @@
 | `monque_jobs` | `name`, `status` | jobs that are pending, due and processing, in all instances |
 | `monque_lag_seconds` | `name` | for how long the oldest of those that are due has been so |
 | `monque_healthy` | | 1 if this instance is connected and makes progress |
+| `monque_running` | | handlers at work in this instance |
+| `monque_loop_lag_seconds` | | how long its event loop took last to answer |
+| `monque_lease_age_seconds` | | how long ago the leases of what it holds were renewed, if it holds anything |
+| `monque_last_claim_timestamp_seconds` | | when it last got a job |
+| `monque_last_settle_timestamp_seconds` | | when it last wrote what came of one |
 
 `name` is the name of the jobs; Prometheus has a label `job` of its own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from monque import events as ev
     from monque import sync
     from monque._monque import Monque
+    from monque.fleet import Health
 
 __all__ = ["REGISTRY", "instrument"]
 
@@ -104,13 +110,31 @@ class _Present(Collector):
             for status in ("pending", "due", "processing"):
                 metrics["jobs"].add_metric([one.name, status], getattr(one, status))
             metrics["lag"].add_metric([one.name], one.lag.total_seconds())
-        metrics["healthy"].add_metric([], self._observed.monque.is_healthy())
+        for name, value in _figures(self._observed.monque.health()).items():
+            if value is not None:
+                metrics[name].add_metric([], value)
         return metrics.values()
 
     @staticmethod
-    def _metrics() -> dict[str, Any]:
+    def _metrics() -> dict[str, GaugeMetricFamily]:
         return {
             "jobs": GaugeMetricFamily("monque_jobs", "Jobs in all instances.", labels=["name", "status"]),
             "lag": GaugeMetricFamily("monque_lag_seconds", "How long the oldest due job has waited.", labels=["name"]),
-            "healthy": GaugeMetricFamily("monque_healthy", "Whether this instance makes progress."),
+            **{name: GaugeMetricFamily(f"monque_{name}", said) for name, said in _FIGURES.items()},
         }
+
+
+_FIGURES = {
+    "healthy": "Whether this instance is connected and makes progress.",
+    "running": "Handlers at work in this instance.",
+    "loop_lag_seconds": "How long its event loop took last to answer.",
+    "lease_age_seconds": "How long ago the leases of what it holds were renewed.",
+    "last_claim_timestamp_seconds": "When it last got a job.",
+    "last_settle_timestamp_seconds": "When it last wrote what came of one.",
+}
+
+
+def _figures(health: Health) -> dict[str, float | None]:
+    times = [moment.timestamp() if moment else None for moment in (health.last_claim, health.last_settle)]
+    values = (health.healthy, health.running, health.loop_lag, health.lease_age, *times)
+    return dict(zip(_FIGURES, values, strict=True))

@@ -19,6 +19,7 @@ from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
 from monque._store import fleet as _fleet
 from monque._store import jobs as _jobs
+from monque._store.filters import JobFilter
 from monque._store.guest import guest_collection, insert_in
 from monque.errors import InvalidArgumentError
 from monque.fleet import NOT_CONNECTED, Health, unwell
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from monque._connection import SyncSource
     from monque._intake import OnConflict
     from monque._producer import Producer
+    from monque._store.paging import JobOrder
+    from monque._store.watching import JobChange, Watch
     from monque.events import Subscribe
     from monque.job import Job
     from monque.options import Duration, Retry
@@ -55,9 +58,55 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+
+    def find(
+        self,
+        filter: JobFilter = JobFilter(),  # noqa: A002, B008  what it is; it is frozen
+        *,
+        order: JobOrder = "-created",
+        limit: int | None = None,
+        timeout: Duration = 10,
+    ) -> list[Job[Any]]:
+        """Find jobs; see `monque.Jobs.find`. Of many, `page` gives some at a time.
+
+        Raises:
+            InvalidArgumentError: An argument makes no sense.
+            AggregationTimeoutError: It took longer than `timeout`.
+            ConnectionError: The database did not answer.
+
+        Example:
+            >>> with Monque() as monque:
+            ...     enqueued = monque.enqueue("send-email", tags="welcome")
+            ...     print(monque.jobs.find(JobFilter(tags="welcome")) == [enqueued])
+            True
+        """
+        return self._link.call(lambda inner: inner.jobs.find(filter, order=order, limit=limit, timeout=timeout).all())
+
     page = blocking(_jobs.Jobs.page)
     count = blocking(_jobs.Jobs.count)
     backlog = blocking(_jobs.Jobs.backlog)
+    stats = blocking(_jobs.Jobs.stats)
+
+    def watch(self, filter: JobFilter = JobFilter()) -> Generator[JobChange]:  # noqa: A002, B008  what it is; it is frozen
+        """Watch jobs change, live, from the first step of the iteration on; see `monque.Jobs.watch`.
+
+        Raises:
+            InvalidArgumentError: It is no filter.
+            ChangeStreamsUnavailableError: The server has no change streams.
+            ConnectionError: The database refuses.
+        """
+        link = self._link
+
+        async def begin(inner: Inner) -> Watch:
+            return await inner.jobs.watch(filter).__aenter__()
+
+        changes = link.call(begin)
+        try:
+            while True:
+                yield link.call(lambda _: changes.__anext__())
+        finally:
+            link.call(lambda _: changes.aclose())
+
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)

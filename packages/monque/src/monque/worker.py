@@ -30,6 +30,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 C = TypeVar("C")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
@@ -94,7 +95,7 @@ class _Address:
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class Worker(Generic[P, C, Q, R]):
+class Worker(Generic[P, C, Q, R_co]):
     """A function that runs the jobs of a name: what `@monque.worker(...)` makes of it.
 
     It can be called like the function itself, and enqueues jobs of its name.
@@ -234,7 +235,7 @@ class Worker(Generic[P, C, Q, R]):
         """
         return NewJob(name=self.name, data=self.payload.bind(args, kwargs), **self._chosen(_OF_NEW_JOB))
 
-    async def enqueue(self, *args: Q.args, **kwargs: Q.kwargs) -> JobHandle[R]:
+    async def enqueue(self, *args: Q.args, **kwargs: Q.kwargs) -> JobHandle[R_co]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
 
         Args:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,19 +16,14 @@ collect_ignore = ["bank_program.py"]
 
 
 @pytest.fixture
-def start_process(tmp_path: Any, monque_uri: str) -> Iterator[Callable[..., Process]]:
+def start_process(monque_uri: str) -> Iterator[Callable[..., Process]]:
     """Starts processes of Monque, by default on this test's database. None of them outlives the test."""
-    directory = tmp_path / "processes"
-    directory.mkdir()
-    processes: list[Process] = []
+    with ExitStack() as processes:
 
-    def start(**given: Any) -> Process:
-        processes.append(Process(directory, **{"uri": monque_uri, **given}))
-        return processes[-1]
+        def start(**given: Any) -> Process:
+            return processes.enter_context(Process(**{"uri": monque_uri, **given}))
 
-    yield start
-    for process in processes:
-        process.end()
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from monque.embedded import find_mongod
-from monque.testing import eventually
+from monque.testing import Program, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,20 +40,15 @@ async def patiently(condition: Callable[[], T]) -> T:
 # --- processes of Monque --------------------------------------------------------------------------------------------
 
 
-class Process:
+class Process(Program):
     """A run of `worker_program.py`."""
 
-    def __init__(self, directory: Path, **given: Any) -> None:
-        self._output = directory / f"{len(list(directory.iterdir()))}.jsonl"
-        with self._output.open("wb") as output:
-            self._popen = subprocess.Popen(
-                [sys.executable, PROGRAM, json.dumps(given)], stdin=subprocess.PIPE, stdout=output
-            )
-        self.pid = self._popen.pid
+    def __init__(self, **given: Any) -> None:
+        super().__init__(PROGRAM, json.dumps(given))
 
     def told(self, what: str) -> list[dict[str, Any]]:
         """What it has said of that kind so far."""
-        lines = self._output.read_text().splitlines(keepends=True)
+        lines = self.output.splitlines(keepends=True)
         said: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
         return [fact for fact in said if fact["what"] == what]
 
@@ -63,38 +58,28 @@ class Process:
 
     async def until_told(self, what: str) -> list[dict[str, Any]]:
         def told() -> list[dict[str, Any]]:
-            assert self._popen.poll() is None or self.told(what), f"it ended with {self._popen.poll()}"
+            ended = self.exit_code
+            assert self.told(what) or ended is None, f"it ended with {ended}: {self.errors}"
             return self.told(what)
 
         return await patiently(told)
 
     def go(self) -> None:
         """Let a producer begin."""
-        assert self._popen.stdin
-        self._popen.stdin.write(b"\n")
-        self._popen.stdin.flush()
+        self.tell("")
 
     def is_running(self) -> bool:
-        return self._popen.poll() is None
+        return self.exit_code is None
 
-    def send(self, number: signal.Signals) -> None:
-        self._popen.send_signal(number)
-
-    async def ended(self) -> int:
+    async def ended(self) -> int | None:
         """Its exit code, once it has one."""
-        await patiently(lambda: self._popen.poll() is not None)
-        return self._popen.returncode
+        await patiently(lambda: self.exit_code is not None)
+        return self.exit_code
 
     async def stopped(self) -> None:
         """End it the way an operator would."""
-        self.send(signal.SIGTERM)
+        self.terminate()
         assert await self.ended() == 0
-
-    def end(self) -> None:
-        self._popen.kill()
-        assert self._popen.stdin
-        self._popen.stdin.close()
-        self._popen.wait()
 
 
 # --- what is in the database ----------------------------------------------------------------------------------------

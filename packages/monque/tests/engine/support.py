@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
-import sys
 import time
 import uuid
 import warnings
@@ -139,7 +137,7 @@ class Lab(Bench):
         mode: Any = "alwaysOn" if times is None else {"times": times}
         if {*commands} <= {"find", "update"}:
             # Those about jobs; instances say how they are by the same commands.
-            how["namespace"] = f"{self.database_name}.monque_jobs"
+            how.setdefault("namespace", f"{self.database_name}.monque_jobs")
         self._fail({"mode": mode, "data": {"failCommands": list(commands), "appName": self.app, **how}})
 
     def end_transactions(self) -> None:
@@ -316,7 +314,9 @@ class Proxy:
         try:
             while data := await source.read(65536):
                 await self._speaking.wait()
-                line.streams = line.streams or (outward and b"$changeStream" in data)
+                if outward:
+                    # A connection is anybody's again once its request was answered.
+                    line.streams = b"$changeStream" in data or b"getMore" in data
                 if not (self.mute_streams and line.streams):
                     target.write(data)
                     await target.drain()
@@ -327,7 +327,7 @@ class Proxy:
 
 
 class _Line:
-    """One connection; whether a change stream was opened on it."""
+    """One connection; whether what was asked last was to open a change stream, or to read on."""
 
     def __init__(self) -> None:
         self.streams = False
@@ -353,18 +353,6 @@ async def working(*monques: Monque) -> AsyncGenerator[None]:
         await first.start()
         async with working(*others):
             yield
-
-
-@contextmanager
-def program(source: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
-    """Another process, which is gone at the end of the block."""
-    with subprocess.Popen(
-        [sys.executable, "-c", source, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def other_tasks() -> set[asyncio.Task[Any]]:

@@ -32,9 +32,9 @@ from monque import (
     StaleRecoveredEvent,
 )
 from monque.embedded import find_mongod
-from monque.testing import eventually
+from monque.testing import Program, eventually
 
-from .support import NO_POLLS, Commands, Gate, Record, our_tasks, program, working
+from .support import NO_POLLS, Commands, Gate, Record, our_tasks, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -485,9 +485,9 @@ print("ended")
 
 
 async def test_lesson_12_nothing_keeps_the_process_alive(bench: Bench) -> None:
-    with program(_ONE_JOB, bench.uri) as process:
-        output, errors = await asyncio.to_thread(process.communicate, timeout=60)
-    assert (process.returncode, output, errors) == (0, "ended\n", "")
+    with Program("-c", _ONE_JOB, bench.uri) as process:
+        await eventually(lambda: process.exit_code is not None, timeout=60)
+    assert (process.exit_code, process.output, process.errors) == (0, "ended\n", "")
 
 
 async def test_lesson_12_heartbeats_go_on_while_draining(bench: Bench) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bson import DatetimeMS
 
 from monque import Concurrency, Job, JobCompleteEvent, JobFailEvent, Lease, Polling, Retry, StaleRecoveredEvent
-from monque.testing import eventually
+from monque.testing import Program, eventually
 
-from .support import NO_POLLS, Gate, Record, program, working
+from .support import NO_POLLS, Gate, Record, working
 
 if TYPE_CHECKING:
     from .support import Bench, Lab
@@ -219,9 +219,8 @@ async def test_a_job_of_a_killed_process_runs_again_after_its_lease(bench: Bench
     job = bench.insert("slow")
     monque = bench.monque(polling=Polling(interval=0.2, safety=0.2))
     runs = _open_gate()
-    with program(_DIES, bench.uri) as process:
-        assert process.stdout is not None
-        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+    with Program("-c", _DIES, bench.uri) as process:
+        await eventually(lambda: process.has_said("started"), timeout=60)
         monque.worker("slow", runs)
         async with working(monque):
             killed = bench.now()

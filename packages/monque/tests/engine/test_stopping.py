@@ -24,13 +24,12 @@ from monque import (
     ShutdownTimeoutError,
 )
 from monque._shutdown import Shutdown
-from monque.testing import eventually
+from monque.testing import Program, eventually
 
-from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, program, working
+from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from subprocess import Popen
 
     from .support import Bench, Lab
 
@@ -389,37 +388,37 @@ print("ended", flush=True)
 
 
 @pytest.fixture
-def run_program(bench: Bench) -> Generator[Popen[str]]:
-    with program(_RUN, bench.uri, "600") as process:
+def run_program(bench: Bench) -> Generator[Program]:
+    with Program("-c", _RUN, bench.uri, "600") as process:
         yield process
 
 
-async def _line(process: Popen[str]) -> str:
-    assert process.stdout is not None
-    return (await asyncio.to_thread(process.stdout.readline)).strip()
+async def _until_ended(process: Program) -> None:
+    await eventually(lambda: process.exit_code is not None, timeout=60)
+    assert process.exit_code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_run_finishes_what_it_has_begun_at_a_signal(
-    bench: Bench, run_program: Popen[str], number: signal.Signals
+    bench: Bench, run_program: Program, number: signal.Signals
 ) -> None:
     job = bench.insert("slow", data={"seconds": 0.5})
-    assert await _line(run_program) == "started"
-    run_program.send_signal(number)
-    assert [await _line(run_program) for _ in range(2)] == ["finished", "ended"]
-    assert await asyncio.to_thread(run_program.wait, 30) == 0
+    await eventually(lambda: run_program.has_said("started"), timeout=60)
+    run_program.send(number)
+    await _until_ended(run_program)
+    assert run_program.output.split() == ["started", "finished", "ended"]
     assert bench.find(job)["status"] == "completed"
 
 
-async def test_a_second_signal_cuts_the_stop_short(bench: Bench, run_program: Popen[str]) -> None:
+async def test_a_second_signal_cuts_the_stop_short(bench: Bench, run_program: Program) -> None:
     job = bench.insert("slow", data={"seconds": 600})
-    assert await _line(run_program) == "started"
-    run_program.send_signal(signal.SIGTERM)
+    await eventually(lambda: run_program.has_said("started"), timeout=60)
+    run_program.terminate()
     await asyncio.sleep(0.2)
-    assert run_program.poll() is None
-    run_program.send_signal(signal.SIGTERM)
-    assert [await _line(run_program) for _ in range(2)] == ["ShutdownTimeoutError", "ended"]
-    assert await asyncio.to_thread(run_program.wait, 30) == 0
+    assert run_program.exit_code is None
+    run_program.terminate()
+    await _until_ended(run_program)
+    assert run_program.output.split() == ["started", "ShutdownTimeoutError", "ended"]
     document = bench.find(job)
     assert (document["status"], document["attempts"]) == ("pending", 0)
 

@@ -8,13 +8,15 @@ import logging
 import socket
 import sys
 import threading
-from http.client import HTTPConnection
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from monque import InvalidArgumentError, Job, Monque, NewJob, Retry
+from monque import InvalidArgumentError, Job, JobErrorEvent, Monque, NewJob, Retry
 from monque.probes import asgi, serve
 from monque.prometheus import instrument
 from monque.sync import Monque as SyncMonque
@@ -53,7 +55,8 @@ async def test_an_instance_says_how_it_is(monque_uri: str) -> None:
     monque = Monque(monque_uri)
     with serve(monque, port=0) as port:
         status, kind, body = await get(port, "/readyz")
-        assert (status, kind, json.loads(body)["healthy"]) == (503, "application/json", False)
+        assert (status, kind, json.loads(body)["connected"]) == (503, "application/json", False)
+        assert json.loads(body)["reasons"] == list(monque.health().reasons)
         assert await get(port, "/livez") == (200, "text/plain; charset=utf-8", "ok\n")
         async with working(monque):
             for path in ("/readyz", "/health", "/health?verbose=1"):
@@ -70,8 +73,10 @@ async def test_an_instance_that_makes_no_progress_is_to_be_restarted(
     async with working(monque):
         with serve(monque, port=0) as port:
             assert (await get(port, "/livez"))[0] == 200
-            monkeypatch.setattr(monque._connection().engine, "is_healthy", lambda: False)
-            assert await get(port, "/livez") == (503, "text/plain; charset=utf-8", "no progress\n")
+            stuck = replace(monque.health(), healthy=False, reasons=("no look for jobs", "the event loop is blocked"))
+            monkeypatch.setattr(monque, "health", lambda: stuck)
+            status, _, body = await get(port, "/livez")
+            assert (status, body) == (503, "no look for jobs\nthe event loop is blocked\n")
             assert (await get(port, "/readyz"))[0] == 503
 
 
@@ -103,6 +108,25 @@ async def test_other_paths_and_methods(caplog: pytest.LogCaptureFixture) -> None
         assert await get(port, "/livez", "HEAD") == (200, "text/plain; charset=utf-8", "")
         assert (await get(port, "/livez", "POST"))[0] == 501
     assert 'probes: "GET / HTTP/1.1" 404 -' in caplog.messages
+
+
+async def test_what_is_wrong_inside_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="monque")
+    monque = Monque()
+    for error, level in ((ValueError("odd"), "ERROR"), (BrokenPipeError(), "DEBUG")):
+
+        def fail(error: Exception = error) -> Any:
+            raise error
+
+        monkeypatch.setattr(monque, "health", fail)
+        with serve(monque, port=0) as port, pytest.raises(RemoteDisconnected):
+            await get(port, "/livez")
+        (record,) = [record for record in caplog.records if record.message == "probes: a client was not answered"]
+        assert (record.levelname, record.exc_info and record.exc_info[1]) == (level, error)
+        caplog.clear()
+    assert capsys.readouterr() == ("", "")
 
 
 async def test_a_client_that_says_nothing_keeps_nobody_waiting() -> None:
@@ -147,8 +171,16 @@ async def test_metrics_are_served_beside_it(monque_uri: str, registry: Collector
                 "monque_recovered_total": 1,
                 "monque_errors_total": 1,
                 "monque_healthy": 1,
+                "monque_running": 0,
             }
             await eventually(lambda: values_of(registry).items() >= wanted.items(), timeout=40)
+            known = values_of(registry)
+            assert 0 <= known["monque_loop_lag_seconds"] < 30
+            assert 0 <= monque._connection().clock.now().timestamp() - known["monque_last_claim_timestamp_seconds"] < 60
+            assert (
+                0 <= monque._connection().clock.now().timestamp() - known["monque_last_settle_timestamp_seconds"] < 60
+            )
+            assert "monque_lease_age_seconds" not in known
         status, kind, body = await get(port, "/metrics")
         assert (status, kind.split(";")[0]) == (200, "text/plain")
         assert values(body).items() >= {**wanted, "monque_healthy": 0}.items()

@@ -193,6 +193,24 @@ async def test_jobs_of_several_names_are_sent_by_one_span_and_counted_apart(
     assert {attributes["messaging.destination.name"]: count for attributes, count in sent} == {"a": 2, "b": 1}
 
 
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        (("db", 27017), {"server.address": "db", "server.port": 27017}),
+        (("/run/mongod.sock", None), {"server.address": "/run/mongod.sock"}),
+        (None, {}),
+    ],
+)
+async def test_the_server_is_told_as_far_as_it_is_known(
+    server: object, told: dict[str, Any], monque_uri: str, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Monque, "server", server)
+    async with telemetry.monque(monque_uri) as monque:
+        await monque.enqueue("a")
+    attributes = attributes_of(telemetry.span("send a"))
+    assert {name: value for name, value in attributes.items() if name.startswith("server.")} == told
+
+
 async def test_a_key_that_is_taken_makes_no_message_of_that_id(monque_uri: str, telemetry: Telemetry) -> None:
     async with telemetry.monque(monque_uri) as monque:
         await monque.enqueue("a", unique_key="k")

@@ -172,7 +172,7 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (
             AggregationTimeoutError(2.5),
-            "the statistics took longer than 2.5 s; narrow the filter or raise the limit",
+            "the query took longer than 2.5 s and was ended; narrow the filter, or raise the limit",
             {"timeout": 2.5},
         ),
         (
@@ -382,6 +382,10 @@ def test_no_password_survives_redaction(password: str, scheme: str) -> None:
 
 def test_a_connection_error_is_redacted() -> None:
     assert "secret" not in str(ConnectionError("cannot reach mongodb://ada:secret@db.example: timed out"))
+
+
+def test_a_server_without_change_streams_is_told_with_what_to_do() -> None:
+    assert "make it a replica set" in str(monque.ChangeStreamsUnavailableError())
 
 
 def test_a_server_without_transactions_is_told_with_what_to_do() -> None:

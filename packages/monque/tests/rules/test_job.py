@@ -59,6 +59,7 @@ FULL: Job[dict[str, Any]] = Job(
     follow_up=FollowUp(
         {"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2), ("us",), {"a": "b"}
     ),
+    started_at=DATE + timedelta(seconds=4),
 )
 FAILURE = {"at": DATE, "attempt": 1, "error": "ValueError: no", "traceback": "Traceback …"}
 LINE = {"at": DATE, "level": "INFO", "logger": "app", "message": "hello"}
@@ -101,9 +102,10 @@ FULL_DOCUMENT: dict[str, Any] = {
         "headers": {"a": "b"},
         "priority": 4,
     },
+    "startedAt": DATE + timedelta(seconds=4),
 }
 # What comes of runs is read, but never written along with the rest.
-OF_RUNS = {"errors", "progress", "result", "resultError", "logs"}
+OF_RUNS = {"errors", "progress", "result", "resultError", "logs", "startedAt"}
 REQUIRED = ["_id", "name", "data", "status", "nextRunAt", "failCount", "createdAt", "updatedAt"]
 OPTIONAL = [field for field in FULL_DOCUMENT if field not in REQUIRED]
 ATTRIBUTES = dict(zip(FULL_DOCUMENT, (field.name for field in dataclasses.fields(Job)), strict=True))
@@ -232,7 +234,7 @@ def listed(*values: Any) -> tuple[Any, ...]:
 
 
 TEXTS = ["name", "uniqueKey", "repeatInterval", "timezone", "failReason", "claimedBy", "claimToken"]
-DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat"]
+DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "startedAt"]
 COUNTS = ["failCount", "heartbeatInterval", "priority", "attempts"]
 STATUSES = "one of pending, processing, completed, failed, cancelled"
 LENGTH = "a number of milliseconds, at least 1, at most 1,000 years"

@@ -202,7 +202,7 @@ EDGES = {
         {
             "$set": {"status": "processing", "claimedBy": "I", "claimToken": "T", "heartbeatInterval": 10_000},
             "$inc": {"attempts": 1},
-            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
+            "$currentDate": {"lockedAt": True, "startedAt": True, "lastHeartbeat": True, "updatedAt": True},
         },
     ),
     "complete one": (

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
+from monque.testing import Program
+from monque.testing.sync import eventually
 
+if TYPE_CHECKING:
     from pymongo.database import Database
 
 BEGIN = """
@@ -27,22 +25,22 @@ monque = Monque(sys.argv[1])
 """
 
 
-@contextmanager
-def program(source: str, uri: str) -> Generator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", "-c", BEGIN + source, uri]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def program(source: str, uri: str) -> Program:
+    return Program("-W", "error", "-c", BEGIN + source, uri)
+
+
+def ended(process: Program) -> int | None:
+    """Its exit code, once it has one."""
+    eventually(lambda: process.exit_code is not None, timeout=60)
+    return process.exit_code
 
 
 def run(source: str, uri: str) -> list[str]:
     """What a program prints that ends by itself, and well."""
     with program(source, uri) as process:
-        output, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
-    return output.splitlines()
+        ended(process)
+    assert (process.exit_code, process.errors) == (0, "")
+    return process.output.splitlines()
 
 
 def names(database: Database[dict[str, Any]]) -> list[str]:
@@ -191,8 +189,7 @@ monque.start()
 assert begun.wait(30) and connected.wait(30)
 """
     with program(source, monque_uri) as process:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+        assert ended(process) == 0
     assert [row["status"] for row in monque_database["monque_jobs"].find()] == ["pending"]
 
 
@@ -232,25 +229,22 @@ def test_a_signal_lets_what_runs_finish(
     monque_uri: str, monque_database: Database[dict[str, Any]], number: signal.Signals, then: str, healthy: bool
 ) -> None:
     with program(WORK.format(forever=False, then=then), monque_uri) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
-    assert output.splitlines() == ["stopping", "ended", f"{healthy} True"]
+        eventually(lambda: process.has_said("begun\n"), timeout=60)
+        process.send(number)
+        ended(process)
+    assert (process.exit_code, process.errors) == (0, "")
+    assert process.output.splitlines() == ["begun", "stopping", "ended", f"{healthy} True"]
     assert [row["status"] for row in monque_database["monque_jobs"].find()] == ["completed"]
 
 
 def test_a_second_signal_hurries(monque_uri: str, monque_database: Database[dict[str, Any]]) -> None:
     with program(WORK.format(forever=True, then="pass"), monque_uri) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "stopping\n"
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert output.splitlines() == ["cancelled", "True True"]
+        eventually(lambda: process.has_said("begun\n"), timeout=60)
+        process.terminate()
+        eventually(lambda: process.has_said("stopping\n"), timeout=60)
+        process.terminate()
+        assert ended(process) == 0
+    assert process.output.splitlines() == ["begun", "stopping", "cancelled", "True True"]
     assert [row["status"] for row in monque_database["monque_jobs"].find()] == ["pending"]
 
 
@@ -269,5 +263,5 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
     with program(source, monque_uri) as process:
-        output, _ = process.communicate(timeout=60)
-    assert (process.returncode, output) == (0, "interrupted\n")
+        ended(process)
+    assert (process.exit_code, process.output) == (0, "interrupted\n")

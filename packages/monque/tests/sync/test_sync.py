@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -564,7 +565,9 @@ def parameters(method: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def public(face: type) -> set[str]:
-    return {name for name in vars(face) if not name.startswith("_")}
+    # Of `Jobs`, also what its parts have.
+    names = dir(face) if issubclass(face, Jobs | asynchronous.Jobs) else vars(face)
+    return {name for name in names if not name.startswith("_")}
 
 
 def test_both_faces_have_the_same_methods_with_the_same_parameters() -> None:
@@ -580,6 +583,40 @@ def test_every_method_says_what_it_does_and_no_example_awaits() -> None:
     for face in (Monque, Jobs):
         for name in public(face):
             assert "await " not in (inspect.getdoc(getattr(face, name)) or "await "), name
+
+
+# --- looking at jobs ------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_found_paged_through_and_counted(monque: Monque) -> None:
+    made = monque.enqueue_many([("work", number) for number in range(5)])
+    assert monque.jobs.find(order="created", limit=2) == made[:2]
+    page = monque.jobs.page(JobFilter(name="work"), order="created", size=3)
+    assert monque.jobs.page(JobFilter(name="work"), order="created", cursor=page.next).jobs == made[3:]
+    assert monque.jobs.count(JobFilter(name="work")) == 5
+    assert monque.jobs.stats().created == 5
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    assert monque.jobs.reschedule_many(JobFilter(name="work"), later).count == 5
+    job = monque.jobs.run_now(made[0].id)
+    assert job is not None
+    assert job.next_run_at < later
+    assert monque.jobs.run_now_many(JobFilter(name="work")).count == 5
+
+
+def test_jobs_are_watched(monque: Monque, monque_database: Database[Data]) -> None:
+    changes = monque.jobs.watch(JobFilter(name="work"))
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(next(changes)))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not seen and time.monotonic() < deadline:
+        monque.enqueue("work")
+        thread.join(0.05)
+    thread.join()
+    assert [change.kind for change in seen] == ["created"]
+    changes.close()
+    with pytest.raises(StopIteration):
+        next(changes)
 
 
 def test_the_doctor_waits_too(monque_uri: str, monque_database: Database[Data]) -> None:

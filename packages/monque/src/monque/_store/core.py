@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monque import _transitions as transitions
 from monque._settlement import after
+from monque._store.filters import JobFilter
 from monque._store.reading import Reader
 from monque.job import JobStatus
 from monque.options import Retention
@@ -28,6 +29,10 @@ Wake = Callable[[Iterable[tuple[str | None, "datetime"]]], None]
 
 # Waits for so many seconds for the end of a job, and gives its result.
 Wait = Callable[["ObjectId", float], Awaitable[Any]]
+
+EVERYTHING = JobFilter()
+# Seconds, for a question that nobody gave another limit.
+PATIENCE = 10.0
 
 
 class Core:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from monque._store.backlog import backlog
-from monque._store.core import Core
+from monque._store.core import EVERYTHING, PATIENCE, Core
 from monque._store.errors import Deadline, driver_errors
 from monque._store.filters import JobFilter, check_filter, object_id
 from monque._store.paging import LARGEST_PAGE, JobOrder, Page, Place, check_order, check_size, read_cursor, write_cursor
-from monque._store.reading import read
+from monque._store.reading import Slice, read
 from monque.errors import InvalidArgumentError, JobDocumentError
 from monque.job import Job, from_document
 from monque.options import Duration, is_duration, seconds
@@ -19,14 +18,11 @@ if TYPE_CHECKING:
 
     from bson import ObjectId
 
-    from monque._store.backlog import Backlog
     from monque._store.paging import Order
     from monque._store.reading import Reader, Row
 
 __all__ = ["Found"]
 
-_EVERYTHING = JobFilter()
-_PATIENCE = 10.0
 _CHUNK = 500
 
 
@@ -67,7 +63,7 @@ class Found:
             number = _CHUNK if missing is None else min(missing, _CHUNK)
             deadline = Deadline(self._timeout)
             with deadline.errors("find the jobs"):
-                rows = await self._reader.rows(self._filter, self._order, place, number, deadline)
+                rows = await self._reader.rows(Slice(self._filter, self._order, number, place), deadline)
             jobs, unreadable = read(rows)
             self.unreadable.update(unreadable)
             for job in jobs:
@@ -154,11 +150,11 @@ class Looking(Core):
 
     def find(
         self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
         order: JobOrder = "-created",
         limit: int | None = None,
-        timeout: Duration = _PATIENCE,
+        timeout: Duration = PATIENCE,
     ) -> Found:
         """Find jobs: await it for a list of them, or iterate over it with `async for`, which reads them bit by bit.
 
@@ -202,12 +198,12 @@ class Looking(Core):
 
     async def page(
         self,
-        filter: JobFilter = _EVERYTHING,  # noqa: A002  what it is
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
         order: JobOrder = "-created",
         size: int = 50,
         cursor: str | None = None,
-        timeout: Duration = _PATIENCE,
+        timeout: Duration = PATIENCE,
     ) -> Page:
         """A page of jobs, from the beginning or from a cursor on, at the same cost however far that is.
 
@@ -255,7 +251,7 @@ class Looking(Core):
         deadline = Deadline(timeout)
         with deadline.errors("get a page of jobs"):
             way = direction.reversed() if backward else direction
-            rows = await self._reader.rows(filter, way, place, number + 1, deadline)
+            rows = await self._reader.rows(Slice(filter, way, number + 1, place), deadline)
         goes_on = len(rows) > number
         rows = rows[:number][::-1] if backward else rows[:number]
         before = after = None
@@ -270,7 +266,7 @@ class Looking(Core):
         cursors = [None if one is None else write_cursor(one, direction, filter) for one in (after, before)]
         return Page(jobs, cursors[0], cursors[1], unreadable)
 
-    async def count(self, filter: JobFilter = _EVERYTHING, *, timeout: Duration = _PATIENCE) -> int:  # noqa: A002
+    async def count(self, filter: JobFilter = EVERYTHING, *, timeout: Duration = PATIENCE) -> int:  # noqa: A002
         """How many jobs there are.
 
         Without a filter it is what the server has in its books, which costs nothing. Otherwise keys of an index are
@@ -302,31 +298,6 @@ class Looking(Core):
         deadline = Deadline(timeout)
         with deadline.errors("count the jobs"):
             return await self._reader.count(filter, deadline)
-
-    async def backlog(self) -> list[Backlog]:
-        """What waits and what runs, by job name: for autoscaling, metrics and the like.
-
-        The server takes at most 2 seconds over it. Names of which nothing is pending or processing are left out, and
-        so are the smaller ones beyond 1,000.
-
-        Returns:
-            One for each name, in the order of the names.
-
-        Raises:
-            ConnectionError: The database did not answer, or not in time.
-
-        Example:
-            >>> import asyncio
-            >>> from monque import Monque
-            >>> async def main() -> None:
-            ...     async with Monque() as monque:
-            ...         await monque.enqueue("tidy-up", delay=60)
-            ...         print([(one.pending, one.due) for one in await monque.jobs.backlog() if one.name == "tidy-up"])
-            >>> asyncio.run(main())
-            [(1, 0)]
-        """
-        with driver_errors("count the jobs"):
-            return await backlog(self._jobs)
 
 
 def _before(row: Row) -> Place:

@@ -10,6 +10,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 
+from monque._connection import URI_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -50,6 +52,13 @@ def monque_database(monque_client: MongoClient[dict[str, Any]]) -> Generator[Dat
 def monque_uri(monque_server: str, monque_database: Database[dict[str, Any]]) -> str:
     """The URI of that database, to give to `Monque`."""
     return with_database(monque_server, monque_database.name)
+
+
+@pytest.fixture
+def monque_environment(monque_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`Monque()` uses this test's own database, here and in processes started from here."""
+    monkeypatch.setenv(URI_VARIABLE, monque_uri)
+    return monque_uri
 
 
 def with_database(uri: str, name: str) -> str:
