@@ -566,7 +566,7 @@ def parameters(method: Any) -> dict[str, tuple[Any, Any]]:
 
 def public(face: type) -> set[str]:
     # Of `Jobs`, also what its parts have.
-    names = dir(face) if issubclass(face, Jobs | asynchronous.Jobs) else vars(face)
+    names: list[str] = dir(face) if face in (Jobs, asynchronous.Jobs) else [*vars(face)]
     return {name for name in names if not name.startswith("_")}
 
 
