@@ -31,6 +31,7 @@ from monque import (
     Polling,
 )
 from monque import _lease as lease_module
+from monque._store import orders as orders_module
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, program, working
@@ -493,6 +494,27 @@ async def test_a_sign_of_life_that_was_deleted_comes_back(bench: Bench) -> None:
         assert (await shown(monque, monque, "working")).started_at > first.started_at
 
 
+async def test_a_database_that_is_slow_or_away_is_not_told_of_by_signs_of_life(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "_PATIENCE", 0.2)
+    monque = lab.monque()
+    record = Record(monque)
+    namespace = f"{lab.database_name}.monque_jobs_fleet"
+    async with working(monque):
+        first = await shown(monque, monque, "working")
+        keeper = keeper_of(monque)
+        for how in ({"blockConnection": True, "blockTimeMS": 1000}, {"closeConnection": True}):
+            failing: dict[str, Any] = how
+            with lab.failing("update", namespace=namespace, **failing):
+                keeper.tell()
+                await eventually(lambda: keeper._is_known is False)
+            keeper.tell()
+            await eventually(lambda: keeper._is_known)
+        assert (await shown(monque, monque, "working")).started_at == first.started_at
+    assert not record.of(JobErrorEvent)
+
+
 async def test_an_instance_whose_database_is_gone_ends_all_the_same(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "_GOODBYE", 0.2)
     monque = lab.monque()
@@ -567,3 +589,14 @@ async def test_who_reads_its_stream_does_not_look_for_cancellations(
         await eventually(lambda: len(looks) > 2)
         runs.open()
     assert looks[0]
+
+
+async def test_what_an_instance_was_told_is_found_by_its_id_among_thousands(bench: Bench) -> None:
+    signs = [{"_id": f"instance:{number}", "name": f"not-{number}"} for number in range(3000)]
+    fleet(bench).insert_many([*signs, {"_id": "pause:greet", "name": "greet"}])
+    query, fields = orders_module.told("1500")
+    explained = bench.database.command(
+        {"explain": {"find": "monque_jobs_fleet", "filter": query, "projection": fields}, "verbosity": "executionStats"}
+    )
+    assert explained["executionStats"]["totalKeysExamined"] <= 6
+    assert explained["executionStats"]["nReturned"] == 2
