@@ -31,7 +31,6 @@ from monque import (
     Polling,
 )
 from monque import _lease as lease_module
-from monque._store import orders as orders_module
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, program, working
@@ -589,14 +588,3 @@ async def test_who_reads_its_stream_does_not_look_for_cancellations(
         await eventually(lambda: len(looks) > 2)
         runs.open()
     assert looks[0]
-
-
-async def test_what_an_instance_was_told_is_found_by_its_id_among_thousands(bench: Bench) -> None:
-    signs = [{"_id": f"instance:{number}", "name": f"not-{number}"} for number in range(3000)]
-    fleet(bench).insert_many([*signs, {"_id": "pause:greet", "name": "greet"}])
-    query, fields = orders_module.told("1500")
-    explained = bench.database.command(
-        {"explain": {"find": "monque_jobs_fleet", "filter": query, "projection": fields}, "verbosity": "executionStats"}
-    )
-    assert explained["executionStats"]["totalKeysExamined"] <= 6
-    assert explained["executionStats"]["nReturned"] == 2
