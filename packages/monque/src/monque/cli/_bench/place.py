@@ -14,6 +14,7 @@ from pymongo.errors import CollectionInvalid
 from monque import Options
 from monque._connection import open_database
 from monque._store.errors import driver_errors
+from monque._store.orders import fleet_name
 from monque.cli._errors import UsageError
 from monque.errors import ConfigurationError
 
@@ -54,17 +55,19 @@ class Place:
             UsageError: There is such a collection already.
         """
         name = next(self._names)
-        self._made.add(name)
+        # That of the jobs, and what the instances make beside it.
+        self._made |= {name, fleet_name(name)}
         try:
             await self.database.create_collection(name)
         except CollectionInvalid as error:  # somebody was quicker, and it is theirs
-            self._made.discard(name)
+            self._made -= {name, fleet_name(name)}
             raise UsageError(f"there is a collection {name!r} already") from error
         try:
             yield name
         finally:
             with pymongo.timeout(_CLEARING):
                 await self.database.drop_collection(name)
+                await self.database.drop_collection(fleet_name(name))
 
     async def clear(self) -> None:
         """Drop what is left: a write that was under way when a run was interrupted can bring a collection back."""
