@@ -46,6 +46,11 @@ def command(
     It changes nothing unless it is told to, and says so about what it is not allowed to see. The exit code is 1 if
     there are errors.
 
+    Examples:
+        monque doctor
+        monque doctor --strict --json    # for monitoring
+        monque doctor --fix-indexes
+
     Args:
         fix_indexes: First make the indexes what they should be: create those that are missing, and replace those that
             have a name of Monque's and another definition.
