@@ -19,7 +19,12 @@ collect_ignore = [
 # Programs that import what they share as programs do; they are run by the tests beside them.
 _HERE = Path(__file__).parent
 collect_ignore += ["examples/testing"]  # a project with settings of its own
-collect_ignore += [str(file) for file in _HERE.glob("benchmarks/**/*.py") if not file.name.startswith("test_")]
+collect_ignore += [
+    str(file)
+    for folder in ("benchmarks", "scripts")
+    for file in _HERE.glob(f"{folder}/**/*.py")
+    if not file.name.startswith("test_")
+]
 
 
 @pytest.fixture(autouse=True)

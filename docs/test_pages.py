@@ -57,7 +57,7 @@ def existing_tests() -> dict[str, set[str]]:
     """The names of the tests in each file, by its path without suffix."""
     files = [
         file
-        for folder in ("packages", "docs", "examples", "benchmarks")
+        for folder in ("packages", "docs", "examples", "benchmarks", "scripts")
         for file in ROOT.glob(f"{folder}/**/test_*.py")
     ]
     return {str(file.relative_to(ROOT).with_suffix("")): set(TEST.findall(file.read_text("utf-8"))) for file in files}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pymongo import MongoClient
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
 
 
-def order(client: MongoClient[dict[str, Any]], monque: Monque, number: int) -> None:
+def order(client: MongoClient[dict[str, Any]], monque: Monque, number: int) -> str:
     """Store an order, and ask for it to be shipped: both, or neither."""
 
     def store(session: ClientSession) -> None:
@@ -32,7 +33,8 @@ def order(client: MongoClient[dict[str, Any]], monque: Monque, number: int) -> N
         with client.start_session() as session:
             session.with_transaction(store)
     except LookupError as error:
-        print(f"order {number}: {error}")
+        return f"order {number}: {error}"
+    return f"order {number}: stored"
 
 
 def main() -> None:
@@ -42,8 +44,7 @@ def main() -> None:
         monque = stack.enter_context(Monque(client.get_default_database("shop")))
         monque.now("warm-up")  # transactions are quicker when the collections exist
         with ThreadPoolExecutor(5) as threads:
-            for number in range(1, 11):
-                threads.submit(order, client, monque, number)
+            print(*threads.map(partial(order, client, monque), range(1, 11)), sep="\n")
         jobs = client.get_default_database("shop")["monque_jobs"]
         print("to ship:", *sorted(job["data"]["order"] for job in jobs.find({"name": "ship"})))
 

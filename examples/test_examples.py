@@ -30,8 +30,8 @@ class TestExamples:
         assert last.startswith("alan@example.org has to wait until ")
 
     def test_blocking(self) -> None:
-        *refused, shipped = run("blocking.py")
-        assert sorted(refused) == ["order 10: sold out", "order 5: sold out"]
+        *orders, shipped = run("blocking.py")
+        assert orders == [f"order {n}: {'stored' if n % 5 else 'sold out'}" for n in range(1, 11)]
         assert shipped == "to ship: 1 2 3 4 6 7 8 9"
 
     def test_handlers(self) -> None:
@@ -50,6 +50,11 @@ class TestExamples:
 
     def test_priorities(self) -> None:
         assert run("priorities.py") == ["+5 an invoice", "+0 a letter", "+0 another letter", "-5 the archive"]
+
+    def test_recurring(self) -> None:
+        first, *lines = run("recurring.py")
+        assert first == "one report: True True"
+        assert sorted(lines) == ["poll 1", "poll 2", "poll 3", "tick, planned for a full second: True"]
 
     def test_results(self) -> None:
         assert run("results.py") == [
@@ -79,6 +84,17 @@ class TestExamples:
         assert total == "300 runs of 300 jobs"
         assert sum(int(share.rpartition(" ")[2]) for share in shares) == 300
 
+    def test_tracing(self) -> None:
+        assert run("tracing.py") == [
+            "shipping order 7",
+            "POST /orders",
+            "  send charge",
+            "    process charge ConnectionError",
+            "    process charge",
+            "      send ship",
+            "        process ship",
+        ]
+
     def test_testing(self, monque_server: str) -> None:
         """A project of its own: its tests run with the settings beside them, and nothing of this workspace's."""
         without = [
@@ -103,6 +119,15 @@ class TestExamples:
         problem, *done = run("typed.py")
         assert problem.startswith("data['price']: expected ")
         assert done == ["book for 12.50 until 01 March", "Your book to ada@example.org"]
+
+    def test_unique(self) -> None:
+        assert run("unique.py") == [
+            "1 job",
+            "ada: up to change 2",
+            "ada is being looked after",
+            "ada: up to change 4",
+            "ended at change 4",
+        ]
 
 
 def test_every_example_has_a_test() -> None:

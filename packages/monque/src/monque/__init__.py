@@ -3,16 +3,26 @@
 from monque._execution import Middleware
 from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
+from monque._producer import ProducerMiddleware
+from monque._store.backlog import Backlog
 from monque._store.filters import JobFilter
+from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
+from monque._store.looking import Found
+from monque._store.paging import JobOrder, Page
+from monque._store.stats import Durations, JobStats
+from monque._store.watching import JobChange, Watch
+from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
     BlockingCallError,
+    ChangeStreamsUnavailableError,
     ConfigurationError,
     ConnectionError,
     EmbeddedError,
     HandlerError,
+    IndexConflictError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
@@ -55,6 +65,7 @@ from monque.events import (
     JobStartEvent,
     StaleRecoveredEvent,
 )
+from monque.fleet import Health, Instance, InstanceStatus, Pause, RunningJob
 from monque.handle import JobHandle
 from monque.job import FollowUp, Job, JobFailure, JobStatus, LogLine, Progress, current_job
 from monque.options import Concurrency, Lease, Options, Polling, Retention, Retry, Timeout
@@ -64,6 +75,7 @@ from monque.worker import Worker
 
 __all__ = [
     "AggregationTimeoutError",
+    "Backlog",
     "BlockedEventLoopError",
     "BlockingCallError",
     "BulkResult",
@@ -72,13 +84,24 @@ __all__ = [
     "ChangeStreamConnectedEvent",
     "ChangeStreamErrorEvent",
     "ChangeStreamFallbackEvent",
+    "ChangeStreamsUnavailableError",
     "Concurrency",
     "ConfigurationError",
     "ConnectionError",
+    "Diagnosis",
+    "Durations",
     "EmbeddedError",
     "Fail",
+    "Finding",
+    "Fleet",
     "FollowUp",
+    "Found",
     "HandlerError",
+    "Health",
+    "IndexConflictError",
+    "IndexFix",
+    "Instance",
+    "InstanceStatus",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -88,6 +111,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobCancelledEvent",
+    "JobChange",
     "JobCompleteEvent",
     "JobDeletedEvent",
     "JobDocumentError",
@@ -99,9 +123,11 @@ __all__ = [
     "JobHandle",
     "JobLostEvent",
     "JobMissingError",
+    "JobOrder",
     "JobRetriedEvent",
     "JobStartEvent",
     "JobStateError",
+    "JobStats",
     "JobStatus",
     "JobTimeoutError",
     "Jobs",
@@ -117,9 +143,12 @@ __all__ = [
     "NewJob",
     "OnConflict",
     "Options",
+    "Page",
+    "Pause",
     "PayloadTooLargeError",
     "Polling",
     "ProcessDiedError",
+    "ProducerMiddleware",
     "Progress",
     "ResultError",
     "ResultTimeoutError",
@@ -127,6 +156,8 @@ __all__ = [
     "Retry",
     "RetryIn",
     "Router",
+    "RunningJob",
+    "Severity",
     "ShutdownTimeoutError",
     "Snooze",
     "StaleRecoveredEvent",
@@ -134,6 +165,7 @@ __all__ = [
     "Timeout",
     "TransactionsUnavailableError",
     "UniqueKeyConflictError",
+    "Watch",
     "Worker",
     "WorkerRegistrationError",
     "current_job",

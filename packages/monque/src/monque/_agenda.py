@@ -55,6 +55,8 @@ class Agenda:
         self._open: set[str] = set()
         self._turns: defaultdict[str, int] = defaultdict(int)
         self._turn = 0
+        self._paused: AbstractSet[str] = frozenset()
+        self._draining = False
 
     @property
     def running(self) -> int:
@@ -65,6 +67,10 @@ class Agenda:
         """How many jobs may run at once in all."""
         slots = sum(self._slots(worker) for worker in self._workers.all())
         return slots if self._limits.per_instance is None else min(slots, self._limits.per_instance)
+
+    def slots(self) -> dict[str, int]:
+        """How many jobs of each name may run at once."""
+        return {name: self._slots(worker) for worker in self._workers.all() for name in worker.names}
 
     def occupy(self, name: str, slots: int = 1) -> None:
         """Jobs of `name` are about to start."""
@@ -78,9 +84,17 @@ class Agenda:
         """There may be due jobs of these names."""
         self._open.update(names)
 
+    def heed(self, paused: AbstractSet[str], *, draining: bool) -> None:
+        """No jobs of these names are to be taken, or none at all; they stay open meanwhile."""
+        self._open.update(self._paused - paused)
+        self._paused, self._draining = paused, draining
+
     def wanted(self) -> tuple[dict[str, int], int]:
         """Free slots by open name, those first whose turn it is, and how many jobs may start in all."""
-        free = {name: self._free(name) for name in self._workers.names() if name in self._open}
+        if self._draining:
+            return {}, 0
+        names = self._open - self._paused if self._paused else self._open
+        free = {name: self._free(name) for name in self._workers.names() if name in names}
         wanted = self._shared({name: number for name, number in sorted(free.items(), key=self._by_turn) if number > 0})
         total = sum(wanted.values())
         if self._limits.per_instance is not None:

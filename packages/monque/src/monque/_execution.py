@@ -92,7 +92,8 @@ class Executor:
                 stack.enter_context(kept())
             for middleware in self._middleware:
                 await stack.enter_async_context(middleware(run.job))
-            return await self._call(worker, run)
+            run.returned = await self._call(worker, run)
+            return run.returned
         return None  # the middleware has swallowed an exception
 
     def _call(self, worker: AnyWorker, run: Scope) -> Awaitable[object]:
@@ -107,7 +108,10 @@ class Executor:
     async def _in_process(self, worker: AnyWorker, run: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         call = (Reference.of(worker.function), args, kwargs)
         process = self._processes.start(
-            _HERE, call, context={"job": run.job, "keep_logs": run.keep_logs}, heard=run.note
+            _HERE,
+            call,
+            context={"job": run.job, "keep_logs": run.keep_logs, "around": run.around},
+            heard=run.note,
         )
         while not process.done.done():
             try:

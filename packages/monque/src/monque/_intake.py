@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import bson
 from bson import ObjectId
 
-from monque._names import check_job_name, check_unique_key
+from monque._names import check_job_name, check_tags, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
 from monque.job import COUNTABLE, JobStatus, make_job
 from monque.options import Duration, Retry, is_duration, seconds
@@ -35,6 +37,8 @@ _CONTAINERS = (Mapping, list, tuple)
 _FLAT = {str, int, float, bool, type(None), datetime, ObjectId, bytes}
 # MongoDB refuses documents of more than 100 levels; the job itself is one of them.
 _DEEPEST = 98
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_LARGEST_HEADERS = 8192
 # MongoDB's limit for a document, less what the other fields of a job can take; failures with tracebacks need the most.
 LARGEST_PAYLOAD = 16 * 1024 * 1024 - 256 * 1024
 
@@ -53,6 +57,8 @@ class NewJob:
         on_conflict: What happens if the unique key is taken.
         timeout: How long a run may take, instead of what its worker says.
         retry: What happens after a failure, instead of what its worker says.
+        tags: A word or several to find it by.
+        headers: Texts that travel along with it, by name, for programs rather than for the handler.
 
     Example:
         >>> NewJob(name="send-email", data={"to": "a@b.c"}, delay=60).name
@@ -68,6 +74,8 @@ class NewJob:
     on_conflict: OnConflict = "return"
     timeout: Duration | None = None
     retry: Retry | None = None
+    tags: str | Collection[str] | None = None
+    headers: Mapping[str, str] | None = None
 
 
 _FIELDS = {field.name for field in fields(NewJob)}
@@ -124,6 +132,8 @@ def measured_job(
         priority=_priority(request.priority),
         timeout=None if request.timeout is None else _timeout(request.timeout),
         retry=None if request.retry is None else _retry(request.retry),
+        tags=() if request.tags is None else check_tags(request.tags),
+        headers={} if request.headers is None else check_headers(request.headers),
     )
     return job, size
 
@@ -165,14 +175,19 @@ def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> date
 
 def check_run_at(run_at: object) -> datetime:
     """Refuse what is no aware datetime; give it in UTC, cut to milliseconds."""
+    moment = check_moment("run_at", run_at)
+    # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def check_moment(argument: str, moment: object) -> datetime:
+    """Refuse what is no aware datetime; give it in UTC."""
     try:
-        if isinstance(run_at, datetime) and run_at.utcoffset() is not None:
-            moment = run_at.astimezone(UTC)
-            # BSON keeps milliseconds; cutting here makes the job returned equal to the job stored.
-            return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        if isinstance(moment, datetime) and moment.utcoffset() is not None:
+            return moment.astimezone(UTC)
     except OverflowError:
         pass
-    raise InvalidArgumentError("run_at", run_at, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
+    raise InvalidArgumentError(argument, moment, "an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)")
 
 
 def _after(delay: object, now: datetime) -> datetime:
@@ -209,6 +224,32 @@ def _retry(retry: object) -> Retry:
         raise InvalidArgumentError("retry", retry, "a Retry with max_retries below 2^53")
     # As it is read again, so that the job returned equals the job stored.
     return Retry(retry.max_retries, seconds(retry.base), seconds(retry.cap), float(retry.jitter))
+
+
+def check_headers(headers: object) -> dict[str, str]:
+    """Refuse what are no headers, or too many."""
+    if not isinstance(headers, Mapping):
+        raise InvalidArgumentError("headers", headers, "a mapping of names to texts")
+    checked = dict(cast("Mapping[str, str]", headers))
+    size = sum(_header_size(name, text) for name, text in checked.items())
+    if size > _LARGEST_HEADERS:
+        expected = f"at most {_LARGEST_HEADERS:,} bytes of names and texts in all; what is larger goes into the data"
+        raise InvalidArgumentError("headers", f"{size:,} bytes", expected)
+    return checked
+
+
+def _header_size(name: object, text: object) -> int:
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        raise InvalidArgumentError("headers", name, "names of 1 to 255 letters, digits, hyphens and underscores")
+    if isinstance(text, str):
+        with suppress(UnicodeEncodeError):
+            return len(name) + len(text.encode())
+    raise InvalidArgumentError(f"headers[{name!r}]", text, "a text that UTF-8 can hold")
+
+
+def with_headers(job: Job[Any], headers: Mapping[str, str]) -> Job[Any]:
+    """The same job with more headers; those that it has already stay as they are."""
+    return replace(job, headers=check_headers({**headers, **job.headers}))
 
 
 def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:

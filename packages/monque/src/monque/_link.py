@@ -36,6 +36,7 @@ else:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 # How long the end of the process waits for jobs to be given back and connections to be closed.
 _GOODBYE = 2.0
@@ -173,10 +174,10 @@ async def _connected(inner: Inner, action: Callable[[Inner], Coroutine[Any, Any,
     return await action(inner)
 
 
-class Face(Generic[T]):
+class Face(Generic[T_co]):
     """A blocking face of an asynchronous object that can be reached through a Monque."""
 
-    def __init__(self, link: Link, reach: Callable[[Inner], T]) -> None:
+    def __init__(self, link: Link, reach: Callable[[Inner], T_co]) -> None:
         self._link = link
         self._reach = reach
 

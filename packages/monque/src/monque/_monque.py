@@ -8,13 +8,15 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pymongo
 
+from monque import events as ev
 from monque import logs
 from monque._bulk import Item, check_jobs
 from monque._clock import ServerClock
@@ -23,32 +25,43 @@ from monque._cron import Cron
 from monque._engine import Engine
 from monque._execution import Executor, Middleware
 from monque._intake import NewJob, request_of
-from monque._producer import Producer
+from monque._producer import Producer, ProducerMiddleware
 from monque._results import Waiting
+from monque._setup import Setup
 from monque._store import indexes
+from monque._store.doctor.examination import examine
 from monque._store.errors import driver_errors
+from monque._store.fleet import Fleet
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
+from monque._store.mending import Mender, fix
 from monque._upkeep import outlast, repeatedly
 from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
+from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options, seconds
 from monque.router import Router, check_router
 from monque.worker import AnyWorker, Declares, Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
+    from concurrent.futures import Future
     from datetime import datetime
     from types import TracebackType
 
+    from pymongo import IndexModel
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.database import AsyncDatabase
 
     from monque._intake import OnConflict
+    from monque._store.backlog import Backlog
+    from monque.diagnosis import Diagnosis, IndexFix
+    from monque.errors import IndexConflictError
     from monque.job import Job
     from monque.options import Duration, Retry
 
 M = TypeVar("M", bound=Middleware)
+N = TypeVar("N", bound=ProducerMiddleware)
 
 _CLOCK_INTERVAL = 30.0
 # The next reading is another chance, and whoever closes should not wait for a dead connection.
@@ -58,14 +71,24 @@ _CLOCK_PATIENCE = 5.0
 class _Connected:
     """What there is between `initialize()` and `close()`."""
 
-    def __init__(self, database: AsyncDatabase[Any], options: Options, workers: Workers, events: Events) -> None:
+    def __init__(
+        self,
+        database: AsyncDatabase[Any],
+        options: Options,
+        workers: Workers,
+        events: Events,
+        middleware: Sequence[ProducerMiddleware],
+    ) -> None:
         self.client = database.client
+        self.loop = asyncio.get_running_loop()
         self.collection = job_collection(database, options.collection)
-        self.flow = Flow(self.collection)
+        self.mender = Mender(self.collection, indexes.models() if options.create_indexes else ())
+        self.flow = Flow(self.collection, self.mender)
         self.clock = ServerClock()
         self.waiting = Waiting(self.flow.endings, events)
-        self.producer = Producer(self.flow, self.clock, options, workers)
+        self.producer = Producer(self.flow, self.clock, options, workers, middleware)
         self.jobs = Jobs(self.collection, self.clock, events, self.notice, self.waiting.result, options.retention)
+        self.fleet = Fleet(self.collection, self.obey)
         self.expires = False
         self.engine: Engine | None = None
         self.work: asyncio.Task[None] | None = None
@@ -84,11 +107,21 @@ class _Connected:
         with pymongo.timeout(_CLOCK_PATIENCE):
             await self.read_clock()
 
+    def server(self) -> tuple[str, int | None] | None:
+        """The address of the server that takes writes, if one is known."""
+        servers = self.client.topology_description.server_descriptions().items()
+        return next((address for address, server in servers if server.is_writable), None)
+
     def notice(self, jobs: Iterable[tuple[str | None, datetime]]) -> None:
         """There may be jobs of these names (None: of any), due at these times."""
         # The change stream would say so, too, but not as soon, and not everywhere.
         if self.engine is not None:
             self.engine.notice(jobs)
+
+    def obey(self) -> None:
+        """Instances were told something."""
+        if self.engine is not None:
+            self.engine.obey()
 
     def notice_jobs(self, jobs: Iterable[Job[Any]]) -> None:
         """There are new jobs."""
@@ -125,6 +158,7 @@ class Monque(Declares):
         self._options = options or Options()
         self._workers = Workers()
         self._middleware: list[Middleware] = []
+        self._producer_middleware: list[ProducerMiddleware] = []
         self._events = Events()
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -140,6 +174,7 @@ class Monque(Declares):
 
         Raises:
             ConnectionError: The database cannot be reached or refuses.
+            IndexConflictError: An index that nothing works without cannot be created.
             EmbeddedError: The embedded MongoDB cannot be started.
         """
         async with self._opening:
@@ -170,24 +205,35 @@ class Monque(Declares):
 
     async def _open(self, stack: AsyncExitStack) -> _Connected:
         database = await stack.enter_async_context(open_database(self._source))
-        connected = _Connected(database, self._options, self._workers, self._events)
+        connected = _Connected(database, self._options, self._workers, self._events, self._producer_middleware)
         with driver_errors("connect to MongoDB"):
             await connected.read_clock()
             if self._options.create_indexes:
-                await indexes.create(connected.collection)
+                self._tell_of(await connected.mender.create())
                 await self._prepare_expiry(connected)
         await stack.enter_async_context(repeatedly(connected.keep_clock, every=_CLOCK_INTERVAL, events=self._events))
+        stack.push_async_callback(connected.mender.close)
         stack.push_async_callback(connected.producer.flush)
         stack.push_async_callback(connected.waiting.close)
         return connected
 
     async def _prepare_expiry(self, connected: _Connected) -> None:
         """See to it that the server deletes jobs, if any are to be deleted by what has been said so far."""
-        retains = self._options.retention or any(worker.retention for worker in self._workers.all())
-        if retains and self._options.create_indexes and not connected.expires:
+        if self._retains() and self._options.create_indexes and not connected.expires:
             with driver_errors("create the index for the retention"):
-                await indexes.create_expiry(connected.collection)
+                self._tell_of(await connected.mender.add(indexes.expiry()))
             connected.expires = True
+
+    def _retains(self) -> bool:
+        """Whether any jobs are to be deleted, by what has been said so far."""
+        return bool(self._options.retention) or any(worker.retention for worker in self._workers.all())
+
+    def _tell_of(self, conflicts: Iterable[IndexConflictError]) -> None:
+        """Refuse to begin where nothing would work; what is just slower is reported."""
+        for conflict in conflicts:
+            if not conflict.is_usable:
+                raise conflict
+            self._events.emit(ev.JobErrorEvent, conflict)
 
     def _connection(self) -> _Connected:
         if self._connected is None:
@@ -208,6 +254,8 @@ class Monque(Declares):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run. It is stored by a majority of the replica set when this returns.
@@ -228,6 +276,9 @@ class Monque(Declares):
             timeout: How long a run may take, as a timedelta or in seconds, instead of what its worker says.
             retry: What happens after a failure, instead of what its worker says; but what that one says about types of
                 exceptions still holds. It cannot have an `on` itself, since functions cannot be stored.
+            tags: A word or several to find the job by, such as a customer or a batch: up to 20, of up to 255
+                characters.
+            headers: Texts that travel along with it, by name, for programs rather than for the handler: at most 8 KB.
             session: A session of the client Monque was given; in a transaction, the job exists once it commits.
 
         Returns:
@@ -260,6 +311,8 @@ class Monque(Declares):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            tags=tags,
+            headers=headers,
         )
         connected = self._connection()
         with driver_errors("enqueue the job", session):
@@ -281,13 +334,15 @@ class Monque(Declares):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: AsyncClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names.
 
         There is one document for all its runs. Scheduling it again under the same key gives it the new expression,
-        time zone, data, time limit and retry policy. Without a key, one is made of name, expression, time zone and
-        data: scheduling exactly the same again then changes nothing.
+        time zone, data, time limit, retry policy and tags. Without a key, one is made of name, expression, time zone
+        and data: scheduling exactly the same again then changes nothing.
 
         Args:
             expression: Five fields (`0 9 * * 1-5`), six with seconds first, or `@daily` and the like.
@@ -297,6 +352,8 @@ class Monque(Declares):
             unique_key: The key that stands for this schedule.
             timeout: As for `enqueue`, for each run.
             retry: As for `enqueue`, for each occurrence.
+            tags: As for `enqueue`.
+            headers: As for `enqueue`, for each run.
             session: As for `enqueue`.
 
         Returns:
@@ -317,7 +374,9 @@ class Monque(Declares):
             0 9 * * 1-5 Europe/Berlin
         """
         cron = Cron.parse(expression, timezone)
-        request = NewJob(name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry)
+        request = NewJob(
+            name=name, data=data, unique_key=unique_key, timeout=timeout, retry=retry, tags=tags, headers=headers
+        )
         connected = self._connection()
         with driver_errors("schedule the job", session):
             job = await connected.producer.schedule(cron, request, session)
@@ -427,6 +486,80 @@ class Monque(Declares):
         """
         return self._connection().jobs
 
+    @property
+    def fleet(self) -> Fleet:
+        """The instances that work on the collection: see them, drain one, pause and resume names.
+
+        Raises:
+            ConnectionError: Not connected yet.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         pause = await monque.fleet.pause("send-email", duration=600)
+            ...         print(pause.name, await monque.fleet.resume("send-email"))
+            >>> asyncio.run(main())
+            send-email True
+        """
+        return self._connection().fleet
+
+    async def diagnose(self) -> Diagnosis:
+        """Look whether everything is in good health: the server, the indexes, the jobs. It changes nothing.
+
+        What it is not allowed to see it says so about.
+
+        Returns:
+            What was found, and what to do about it.
+
+        Raises:
+            ConnectionError: Not connected yet, or the database did not answer.
+
+        Example:
+            >>> import asyncio
+            >>> from monque import Severity
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         diagnosis = await monque.diagnose()
+            ...         for finding in diagnosis.of(Severity.WARNING, Severity.ERROR):
+            ...             print(finding.check, finding.seen, finding.advice)
+            >>> asyncio.run(main())
+        """
+        connected = self._connection()
+        with driver_errors("examine the database"):
+            return await examine(connected.collection, self._options, self._needed())
+
+    async def fix_indexes(self, *, drop_old: bool = False) -> IndexFix:
+        """Make the indexes of the collection what this version needs, while instances are at work.
+
+        Those that are missing are made. One that has a name of Monque's, but is another than the name says, is
+        replaced; until that is done, jobs wait. Indexes of others are left alone.
+
+        Args:
+            drop_old: Whether to drop those that only earlier versions use, too: once none of these is at work any more.
+
+        Returns:
+            What was done, and what is in the way.
+
+        Raises:
+            ConnectionError: The database refuses, or did not answer.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque(options=Options(create_indexes=False)) as monque:
+            ...         done = await monque.fix_indexes()
+            ...         print("monque_claim" in done.created)
+            >>> asyncio.run(main())
+            True
+        """
+        connected = self._connection()
+        with driver_errors("fix the indexes"):
+            return await fix(connected.collection, self._needed(), drop_old=drop_old)
+
+    def _needed(self) -> list[IndexModel]:
+        return [*indexes.models(), *([indexes.expiry()] if self._retains() else [])]
+
     # --- working ----------------------------------------------------------------------------------------------------
 
     def _add(self, worker: AnyWorker, *, replace: bool) -> None:  # type: ignore[explicit-override]  # typing.override is newer
@@ -465,6 +598,43 @@ class Monque(Declares):
                 "middleware", middleware, "a function of a job that gives an async context manager"
             )
         self._middleware.append(middleware)
+        return middleware
+
+    def use_producer(self, middleware: N) -> N:
+        """Have jobs written within what this gives, with headers of its own: for tracing, tenants and the like.
+
+        It is called with the jobs that are about to be written, one or many, and gives a context manager; they are
+        written within. Headers that it gives are added to each of them, but for those that a job has already. The
+        first one is the outermost. `schedule` is left out: what it defines is written once and runs for years.
+
+        Args:
+            middleware: A function of a sequence of jobs, usually one with `@contextmanager`.
+
+        Returns:
+            The same, so that this is a decorator, too.
+
+        Raises:
+            ConfigurationError: It cannot be called.
+
+        Example:
+            >>> import asyncio
+            >>> from collections.abc import Generator
+            >>> from contextlib import contextmanager
+            >>> monque = Monque()
+            >>> @monque.use_producer
+            ... @contextmanager
+            ... def of_tenant(jobs: Sequence[Job[Any]]) -> Generator[dict[str, str]]:
+            ...     yield {"tenant": "acme"}
+            >>> async def main() -> None:
+            ...     async with monque:
+            ...         job = await monque.enqueue("send-email")
+            ...         print(job.headers)
+            >>> asyncio.run(main())
+            {'tenant': 'acme'}
+        """
+        if not callable(middleware):
+            raise ConfigurationError("middleware", middleware, "a function of jobs that gives a context manager")
+        self._producer_middleware.append(middleware)
         return middleware
 
     def include(self, router: Router, *, replace: bool = False) -> None:
@@ -513,13 +683,15 @@ class Monque(Declares):
             _check_not_spawning()
             logs.attach_runs(self._events)
             connected.engine = Engine(
-                connected.flow,
-                workers or self._workers,
+                Setup(
+                    connected.flow,
+                    workers or self._workers,
+                    self._options,
+                    self._events,
+                    connected.clock,
+                    self.instance_id,
+                ),
                 self._executor(connected),
-                self._options,
-                events=self._events,
-                clock=connected.clock,
-                instance=self.instance_id,
             )
             connected.work = asyncio.create_task(connected.engine.run())
         return connected.work
@@ -576,18 +748,71 @@ class Monque(Declares):
                 await self.stop()
 
     def is_healthy(self) -> bool:
-        """Whether it is connected and, if it works, has made progress lately.
+        """Whether it is connected and, if it works, has made progress lately; the same as `health().healthy`.
 
         Example:
             >>> Monque().is_healthy()
             False
         """
+        return self.health().healthy
+
+    def health(self) -> Health:
+        """How it is doing, and why it is not well if it is not. Asks nobody, so it may be called often.
+
+        Returns:
+            What it knows itself. One that is not at work is healthy as long as it is connected.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> None:
+            ...     async with Monque() as monque:
+            ...         await monque.start()
+            ...         health = monque.health()
+            ...         print(health.healthy, health.working, health.running, health.reasons)
+            >>> asyncio.run(main())
+            True True 0 ()
+        """
         connected = self._connected
-        if connected is None or not connected.client.topology_description.has_writable_server():
-            return False
+        if connected is None:
+            return unwell(NOT_CONNECTED)
+        is_connected = connected.client.topology_description.has_writable_server()
+        reasons = () if is_connected else ("not connected: no server that takes writes is known",)
         if connected.engine is None or connected.work is None:
-            return True
-        return not connected.work.done() and connected.engine.is_healthy()
+            return replace(unwell(*reasons), connected=is_connected)
+        health = connected.engine.health()
+        if connected.work.done():
+            reasons = (*reasons, "the work has ended, and nobody has stopped it")
+        reasons = (*reasons, *health.reasons)
+        return replace(
+            health, healthy=not reasons, connected=is_connected, working=not connected.work.done(), reasons=reasons
+        )
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        """The host (or the path of a socket) and the port of the MongoDB server that it writes to.
+
+        None if it is not connected, or no such server is known at the moment.
+
+        Example:
+            >>> Monque().server is None
+            True
+        """
+        return None if self._connected is None else self._connected.server()
+
+    def ask_for_backlog(self) -> Future[list[Backlog]] | None:
+        """Begin to count what waits and what runs; for code in other threads than that of the event loop.
+
+        Returns:
+            What `jobs.backlog()` will come to; None if this is not connected.
+
+        Example:
+            >>> Monque().ask_for_backlog() is None
+            True
+        """
+        connected = self._connected
+        if connected is None or connected.loop.is_closed():
+            return None
+        return asyncio.run_coroutine_threadsafe(connected.jobs.backlog(), connected.loop)
 
     @contextmanager
     def _signals(self) -> Generator[None]:

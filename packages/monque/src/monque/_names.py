@@ -1,14 +1,17 @@
-"""What job names and unique keys may look like."""
+"""What job names, unique keys and tags may look like."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
-from monque.errors import InvalidJobIdentifierError
+from monque.errors import InvalidArgumentError, InvalidJobIdentifierError
 
 # Cc: control characters. Cs: lone surrogates, which BSON cannot hold.
 _REFUSED = ("Cc", "Cs")
+_MOST_TAGS = 20
 
 
 def check_job_name(name: object) -> None:
@@ -26,6 +29,19 @@ def check_unique_key(unique_key: object) -> None:
     """Refuse what is no unique key: 1–1024 characters, no control characters."""
     if not _acceptable(unique_key, 1024):
         raise InvalidJobIdentifierError("unique_key", unique_key, "1–1024 characters without control characters")
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Refuse what are no tags: one, or up to 20, of 1–255 characters, no control characters; give each once."""
+    several: object = [tags] if isinstance(tags, str) else tags
+    if isinstance(several, Collection) and all(_acceptable(tag, 255) for tag in several):
+        # A set has another order in every process, and the same tags should be stored in the same way.
+        in_order = sorted(several) if isinstance(several, AbstractSet) else several
+        distinct = tuple(dict.fromkeys(str(tag) for tag in in_order))
+        if len(distinct) <= _MOST_TAGS:
+            return distinct
+    expected = f"a tag, or up to {_MOST_TAGS}, each 1–255 characters without control characters"
+    raise InvalidArgumentError("tags", tags, expected)
 
 
 def _acceptable(text: object, longest: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,13 @@ from pymongo.errors import OperationFailure
 from monque import _transitions as transitions
 from monque._batching import Batcher
 from monque._bulk import Batch, Bulk, Item, make_all
-from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job
+from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job, with_headers
 from monque._store.errors import TOO_LARGE, driver_errors
-from monque.errors import InvalidArgumentError, PayloadTooLargeError, UniqueKeyConflictError
-from monque.job import JobStatus, settings_document
+from monque.errors import InvalidArgumentError, MonqueError, PayloadTooLargeError, UniqueKeyConflictError
+from monque.job import Job, JobStatus, settings_document
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
     from datetime import datetime
 
     from bson.codec_options import CodecOptions
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from monque._intake import OnConflict
     from monque._store.flow import Flow
     from monque._transitions import Transition
-    from monque.job import Job
     from monque.options import Options
     from monque.worker import Workers
+
+# Called with the jobs that are about to be written; what the context gives is added to their headers.
+ProducerMiddleware = Callable[[Sequence[Job[Any]]], AbstractContextManager[Mapping[str, str] | None]]
 
 _LARGEST_INSERT = 1000
 # Those who enqueue meanwhile wait behind an insert, so that none may take for ever.
@@ -60,7 +63,15 @@ class _Insert:
 class Producer:
     """Writes new jobs."""
 
-    def __init__(self, flow: Flow, clock: ServerClock, options: Options, workers: Workers) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        clock: ServerClock,
+        options: Options,
+        workers: Workers,
+        middleware: Sequence[ProducerMiddleware] = (),
+    ) -> None:
+        self._middleware = middleware
         self._flow = flow
         self._clock = clock
         self._codec = flow.collection.codec_options
@@ -71,10 +82,14 @@ class Producer:
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
         job = self.make(request)
+        if not self._middleware:
+            return await self._enqueue(request.on_conflict, job, session)
+        with self.sending([job]) as (job,):
+            return await self._enqueue(request.on_conflict, job, session)
+
+    async def _enqueue(self, on_conflict: OnConflict, job: Job[Any], session: AsyncClientSession | None) -> Job[Any]:
         stored = await self._store_one(job, session)
-        if request.on_conflict == "return":
-            return stored
-        return await self._contend(request.on_conflict, job, stored, session)
+        return stored if on_conflict == "return" else await self._contend(on_conflict, job, stored, session)
 
     async def enqueue_many(self, items: Iterable[Item], session: AsyncClientSession | None) -> list[Job[Any]]:
         """Check all, then write all."""
@@ -104,11 +119,28 @@ class Producer:
         """Write jobs that were made here."""
         if not batch.jobs:
             return []
-        with driver_errors("enqueue the jobs", session):
-            stored = await self._store(batch.jobs, session)
+        with driver_errors("enqueue the jobs", session), self.sending(batch.jobs) as jobs:
+            stored = await self._store(jobs, session)
             for number, on_conflict in batch.contending.items():
-                stored[number] = await self._contend(on_conflict, batch.jobs[number], stored[number], session)
+                stored[number] = await self._contend(on_conflict, jobs[number], stored[number], session)
         return stored
+
+    @contextmanager
+    def sending(self, jobs: list[Job[Any]]) -> Generator[list[Job[Any]]]:
+        """Write jobs in this block, within what the middleware gives: the same jobs, with the headers it adds."""
+        raised: BaseException | None = None
+        with ExitStack() as stack:
+            for middleware in self._middleware:
+                headers = stack.enter_context(middleware(jobs))
+                if headers:
+                    jobs = [with_headers(job, headers) for job in jobs]
+            try:
+                yield jobs
+            except BaseException as error:
+                raised = error
+                raise
+        if raised is not None:
+            raise MonqueError("a producer middleware has swallowed the error of a write; let it through") from raised
 
     async def schedule(self, cron: Cron, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write a recurring job, or give the one that has its key this schedule and data."""
@@ -170,12 +202,10 @@ class Producer:
         return self._measured(request, self._clock.now())[0]
 
     def _measured(self, request: NewJob, now: datetime) -> tuple[Job[Any], int]:
-        limit = self._options.max_payload_bytes
-        return measured_job(self._checked(request), now=now, codec=self._codec, max_payload_bytes=limit)
-
-    def _checked(self, request: NewJob) -> NewJob:
         data = self._workers.checked(request.name, request.data)
-        return request if data is request.data else replace(request, data=data)
+        if data is not request.data:
+            request = replace(request, data=data)
+        return measured_job(request, now=now, codec=self._codec, max_payload_bytes=self._options.max_payload_bytes)
 
     def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
         if session.client is not self._flow.collection.database.client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,12 @@ def _count(change: int) -> None:
 @contextmanager
 def in_child(context: dict[str, Any], tell: Callable[[object], None]) -> Generator[None]:
     """Be part of a run whose handler is at work in this process, and that is looked after in another."""
-    with _scope.in_child(context, tell), kept() if context["keep_logs"] else nullcontext():
+    with ExitStack() as stack:
+        stack.enter_context(_scope.in_child(context, tell))
+        if context["keep_logs"]:
+            stack.enter_context(kept())
+        for factory, carried in context.get("around", ()):
+            stack.enter_context(factory.resolve()(carried))
         yield
 
 

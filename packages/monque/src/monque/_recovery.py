@@ -45,9 +45,9 @@ def plan_recovery(
     plan = Recovery([], [], None)
     expiries: list[datetime] = []
     for lease in leases:
-        expiry = _expiry(lease, timeout)
-        if expiry is not None and expiry > now:
-            expiries.append(expiry)
+        ended = expiry(lease, timeout)
+        if ended is not None and ended > now:
+            expiries.append(ended)
         elif (attempts := _attempts(lease)) >= max_attempts(lease):
             error = LeaseExpiredError(lease["_id"], attempts)
             plan.fail.append((_give_up(lease, now, str(error)), error))
@@ -56,7 +56,8 @@ def plan_recovery(
     return Recovery(plan.requeue, plan.fail, min(expiries, default=None))
 
 
-def _expiry(lease: Lease, timeout: float) -> datetime | None:
+def expiry(lease: Lease, timeout: float) -> datetime | None:
+    """When a lease runs out if it is not renewed; None if it says nothing about that, and so has run out."""
     renewed = lease.get("lastHeartbeat") or lease.get("lockedAt")
     if not isinstance(renewed, datetime):
         return None

@@ -31,9 +31,23 @@ class Scope:
         is_lost: Whether it was told so because the claim is gone: nobody waits for it any more.
         is_overdue: Whether it was told so long ago.
         session: The session of the transaction in which the run is settled, if it is.
+        returned: What the handler returned, once it has.
+        around: What its handler runs within, should that be in a process: references to factories of context managers,
+            and what each is called with.
     """
 
-    __slots__ = ("ending", "is_lost", "is_overdue", "job", "journal", "keep_logs", "session", "should_stop")
+    __slots__ = (
+        "around",
+        "ending",
+        "is_lost",
+        "is_overdue",
+        "job",
+        "journal",
+        "keep_logs",
+        "returned",
+        "session",
+        "should_stop",
+    )
 
     def __init__(self, job: Job[Any], journal: Journal | None = None, keep_logs: int = 0) -> None:
         self.job = job
@@ -42,6 +56,8 @@ class Scope:
         self.should_stop = self.is_lost = self.is_overdue = False
         self.ending: BaseException | None = None
         self.session: Any = None
+        self.returned: object = None
+        self.around: tuple[tuple[Any, object], ...] = ()
 
     def note(self, note: object) -> None:
         """Take something down about the run, if anybody does."""

@@ -31,6 +31,7 @@ class Timetable:
         self._poll_at = 0.0
         self._due_at = _NEVER
         self._lease_at = _NEVER
+        self._resume_at = _NEVER
         self._looked_at = time.monotonic()
         self._known: AbstractSet[str] = frozenset()
         self.unknown = True
@@ -56,6 +57,14 @@ class Timetable:
         """Whether a lease may have run out by now."""
         return time.monotonic() >= self._lease_at
 
+    def resume(self, at: datetime | None) -> None:
+        """What was paused goes on then."""
+        self._resume_at = _NEVER if at is None else self._clock.at(at) + _AFTER
+
+    def is_time_to_resume(self) -> bool:
+        """Whether something that was paused may go on by now."""
+        return time.monotonic() >= self._resume_at
+
     def hasten(self) -> None:
         """Poll at once."""
         self._poll_at = 0.0
@@ -78,4 +87,4 @@ class Timetable:
 
     def left(self) -> float:
         """Seconds until there is something to do."""
-        return max(min(self._poll_at, self._due_at, self._lease_at) - time.monotonic(), 0)
+        return max(min(self._poll_at, self._due_at, self._lease_at, self._resume_at) - time.monotonic(), 0)

@@ -47,7 +47,7 @@ DELETABLE = tuple(status for status in JobStatus if status is not JobStatus.PROC
 MOST_FAILURES = 5
 DUE: dict[str, Any] = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 # What is said about a job beside its data and its time, and may be absent.
-_SETTINGS = ("timeout", "retry")
+_SETTINGS = ("timeout", "retry", "tags", "headers")
 _CLAIM_FIELDS = {
     "claimedBy": "",
     "claimToken": "",
@@ -95,7 +95,7 @@ def claim(
                 "heartbeatInterval": round(heartbeat_interval * 1000),
             },
             "$inc": {"attempts": 1},
-            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
+            "$currentDate": {"lockedAt": True, "startedAt": True, "lastHeartbeat": True, "updatedAt": True},
         },
     )
 
@@ -346,7 +346,15 @@ def supersede(holder: ObjectId, wanted: Job[Any]) -> Transition:
 
 def follow_up(holder: ObjectId, wanted: Job[Any]) -> Transition:
     """It runs, and afterwards does what `wanted` would do; a later one takes the place of this."""
-    wish = FollowUp(wanted.data, wanted.next_run_at, wanted.priority, wanted.timeout, wanted.retry)
+    wish = FollowUp(
+        wanted.data,
+        wanted.next_run_at,
+        wanted.priority,
+        wanted.timeout,
+        wanted.retry,
+        wanted.tags,
+        wanted.headers,
+    )
     document = follow_up_document(wish)
     return _unscheduled(_manage([holder], (JobStatus.PROCESSING,), {"$set": {"followUp": document}}))
 

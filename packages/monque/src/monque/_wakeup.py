@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pymongo
 from pymongo.errors import OperationFailure
 
+from monque._store.errors import NOT_ALLOWED
 from monque.errors import MonqueError
 from monque.events import (
     ChangeStreamClosedEvent,
@@ -21,12 +22,14 @@ from monque.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from pymongo.asynchronous.change_stream import AsyncChangeStream
 
-    from monque._store.flow import Flow
-    from monque.events import Events
+    from monque._setup import Setup
+
+    Stream = AsyncChangeStream[dict[str, Any]]
+    Open = Callable[[], Awaitable[Stream]]
 
 # An idle stream costs one command in this time.
 _MAX_AWAIT = 60.0
@@ -70,16 +73,18 @@ class Hint:
         due: When it is due, where the stream says it.
         at: When this was so. Both times are the server's, and so is their difference.
         cancelled: The id of a job that was cancelled, if it is that what has happened.
+        order: Whether it is that the instance may have been told something.
     """
 
     name: str | None
     due: datetime | None
     at: datetime
     cancelled: object = None
+    order: bool = False
 
 
 async def watch(
-    flow: Flow, names: Callable[[], Sequence[str]], wanted: asyncio.Event, *, first_pause: float = _FIRST_PAUSE
+    open_stream: Open, wanted: asyncio.Event, *, first_pause: float = _FIRST_PAUSE
 ) -> AsyncGenerator[Connected | Broken | Hint]:
     """Hints, read while they are `wanted`, from one fresh stream after another.
 
@@ -89,7 +94,7 @@ async def watch(
     pause, left_behind = first_pause, False
     while True:
         try:
-            async with await _open(flow, names()) as stream:
+            async with await _open(open_stream) as stream:
                 yield Connected(again=left_behind)
                 pause, left_behind = first_pause, False
                 # One that the server has ended for good raises nothing: it answers at once, for ever, with nothing.
@@ -99,20 +104,20 @@ async def watch(
                         yield hint
             if left_behind:
                 continue
-            yield Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
+            broken = Broken(MonqueError("the server ended the change stream: was the collection dropped or renamed?"))
         except Exception as error:  # noqa: BLE001  whatever it is, polling goes on and a fresh stream is tried
-            left_behind = False
-            yield Broken(error)
+            left_behind, broken = False, Broken(error)
+        yield broken
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str, Any]]:
+async def _open(open_stream: Open) -> Stream:
     """Open a stream, even when that is cancelled: the driver forgets a connection whose making is cut short."""
     with pymongo.timeout(_GRACE):
-        opening = asyncio.ensure_future(flow.watch(names, max_await=_MAX_AWAIT))
+        opening = asyncio.ensure_future(open_stream())
     try:
-        return await asyncio.shield(opening)
+        await asyncio.wait([opening])
     except asyncio.CancelledError:
         # However often it is cancelled: nobody else would wait for it. The time limit is its end.
         while not opening.done():
@@ -121,6 +126,7 @@ async def _open(flow: Flow, names: Sequence[str]) -> AsyncChangeStream[dict[str,
         if opening.exception() is None:
             await opening.result().close()
         raise
+    return opening.result()
 
 
 async def _is_left_behind(wanted: asyncio.Event) -> bool:
@@ -132,7 +138,7 @@ async def _is_left_behind(wanted: asyncio.Event) -> bool:
     return time.monotonic() - begun > _CATCH_UP
 
 
-async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
+async def _next(stream: Stream) -> Hint | None:
     # The driver's own timeout, since it also holds for what the driver does about a read that failed.
     with pymongo.timeout(_MAX_AWAIT + _GRACE):
         change = await stream.try_next()
@@ -144,30 +150,47 @@ async def _next(stream: AsyncChangeStream[dict[str, Any]]) -> Hint | None:
         due if isinstance(due, datetime) else None,
         change["at"],
         change.get("cancelled"),
+        bool(change.get("order")),
     )
 
 
 class Wakeup:
-    """Listens, tells the events of it, and hands each hint to `notice`; None means that anything may be due."""
+    """Listens, tells the events of it, and hands each hint to `notice`; None means that anything may have happened.
 
-    def __init__(
-        self, flow: Flow, names: Callable[[], Sequence[str]], events: Events, notice: Callable[[Hint | None], None]
-    ) -> None:
-        self._flow = flow
-        self._names = names
-        self._events = events
+    There are two streams: one about jobs, and one about what instances are told, which a busy instance reads, too,
+    and which has next to nothing in it. The second is opened once there is the first, so that a server without change
+    streams is asked for one at a time.
+    """
+
+    def __init__(self, setup: Setup, notice: Callable[[Hint | None], None]) -> None:
+        self._flow = setup.flow
+        self._names = setup.workers.names
+        self._instance = setup.instance
+        self._events = setup.events
         self._notice = notice
         self._following: set[asyncio.Task[None]] = set()
-        self._fell_back = False
-        self._leaving = False
+        self._hearing_of_jobs: asyncio.Task[None] | None = None
+        self._hears: dict[Open, bool] = {self._open_jobs: False, self._open_orders: False}
+        self._follows_orders = self._fell_back = self._leaving = False
         self._wanted = asyncio.Event()
         self._wanted.set()
-        self.streaming = False
+        self._always = asyncio.Event()
+        self._always.set()
+
+    @property
+    def streaming(self) -> bool:
+        """Whether all that happens is hinted at."""
+        return all(self._hears.values())
+
+    @property
+    def hears_of_jobs(self) -> bool:
+        """Whether hints at jobs are read at the moment; may be asked from any thread."""
+        return self.streaming and self._wanted.is_set()
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[None]:
         """Listen while the block lasts."""
-        self._follow()
+        self._hearing_of_jobs = self._follow(self._open_jobs, self._wanted)
         try:
             yield
         finally:
@@ -180,7 +203,7 @@ class Wakeup:
                 self._events.emit(ChangeStreamClosedEvent, "stopped")
 
     def want(self, wanted: bool) -> None:
-        """Whether hints are of use; who looks for more jobs of every name anyway needs none."""
+        """Whether hints at jobs are of use; who looks for more jobs of every name anyway needs none."""
         if wanted:
             self._wanted.set()
         else:
@@ -188,30 +211,48 @@ class Wakeup:
 
     def restart(self) -> None:
         """Listen for the names there are now."""
-        if self._following and not self._leaving:
-            for task in self._following:
-                task.cancel()
-            self._follow()
+        if self._hearing_of_jobs is not None and not self._leaving:
+            self._hearing_of_jobs.cancel()
+            self._hearing_of_jobs = self._follow(self._open_jobs, self._wanted)
 
-    def _follow(self) -> None:
-        task = asyncio.create_task(self._hear())
+    async def _open_jobs(self) -> Stream:
+        return await self._flow.watch(self._names(), max_await=_MAX_AWAIT)
+
+    async def _open_orders(self) -> Stream:
+        return await self._flow.watch_orders(self._instance, max_await=_MAX_AWAIT)
+
+    def _follow(self, open_stream: Open, wanted: asyncio.Event) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._hear(open_stream, wanted))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
+        return task
 
-    async def _hear(self) -> None:
-        async for news in watch(self._flow, self._names, self._wanted):
+    async def _hear(self, open_stream: Open, wanted: asyncio.Event) -> None:
+        async for news in watch(open_stream, wanted):
             if isinstance(news, Hint):
                 self._notice(news)
             elif isinstance(news, Connected):
-                self.streaming, self._fell_back = True, False
-                if not news.again:
-                    self._events.emit(ChangeStreamConnectedEvent)
-                self._notice(None)
+                self._gain(open_stream, again=news.again)
+            elif open_stream == self._open_orders and _is_not_allowed(news.error):
+                # Whoever may only use the jobs hears what instances are told when it looks ahead, if at all.
+                self._gain(open_stream, again=False)
+                return
             else:
-                self._lose(news.error)
+                self._lose(open_stream, news.error)
 
-    def _lose(self, error: BaseException) -> None:
-        self.streaming = False
+    def _gain(self, open_stream: Open, *, again: bool) -> None:
+        self._hears[open_stream] = True
+        if not self._follows_orders:
+            self._follows_orders = True
+            self._follow(self._open_orders, self._always)
+        if self.streaming:
+            self._fell_back = False
+            if not again:
+                self._events.emit(ChangeStreamConnectedEvent)
+        self._notice(None)
+
+    def _lose(self, open_stream: Open, error: BaseException) -> None:
+        self._hears[open_stream] = False
         # Said once, not at every attempt: a server without change streams will never have one.
         if not self._fell_back:
             self._fell_back = True
@@ -223,3 +264,7 @@ class Wakeup:
 def _short(error: BaseException) -> str:
     details = error.details if isinstance(error, OperationFailure) else None
     return str(details["errmsg"]) if details and "errmsg" in details else str(error) or type(error).__name__
+
+
+def _is_not_allowed(error: BaseException) -> bool:
+    return isinstance(error, OperationFailure) and error.code == NOT_ALLOWED

@@ -12,16 +12,18 @@ They form one tree, so that `except MonqueError` catches all of them and each br
     │   └── InvalidCursorError          a page cursor
     ├── WorkerRegistrationError   two handlers for one name, or a handler that cannot be one
     ├── ConnectionError           the database cannot be reached or refuses to work
+    ├── IndexConflictError        an index that is needed cannot be made, or is another one than is needed
     ├── JobDocumentError          a stored document that is not a job
     ├── JobStateError             the job is in a state that does not allow this
     ├── UniqueKeyConflictError    a unique key is taken by another job
     ├── ShutdownTimeoutError      handlers that were still running when time was up
-    ├── AggregationTimeoutError   a statistic that took too long
+    ├── AggregationTimeoutError   a search, a count or a statistic that took too long
     ├── LeaseExpiredError         a job's lease ran out so often that it has failed
     ├── BlockedEventLoopError     a handler keeps the event loop from running
     ├── BlockingCallError         a call of monque.sync on a running event loop
     ├── JobTimeoutError           a run took longer than it may
     ├── TransactionsUnavailableError   a worker wants transactions, and the server has none
+    ├── ChangeStreamsUnavailableError   jobs are to be watched, and the server has no change streams
     ├── StuckHandlerError         a handler was told to end, and has not
     ├── ProcessDiedError          the process that ran a handler ended before the handler did
     ├── HandlerError              what a handler raised in a process, and could not be brought out of it
@@ -52,10 +54,12 @@ __all__ = [
     "AggregationTimeoutError",
     "BlockedEventLoopError",
     "BlockingCallError",
+    "ChangeStreamsUnavailableError",
     "ConfigurationError",
     "ConnectionError",
     "EmbeddedError",
     "HandlerError",
+    "IndexConflictError",
     "InvalidArgumentError",
     "InvalidCronError",
     "InvalidCursorError",
@@ -267,6 +271,22 @@ class UniqueKeyConflictError(MonqueError):
         self.unique_key = unique_key
 
 
+class IndexConflictError(MonqueError):
+    """An index that Monque needs cannot be made, or there is another one in its place.
+
+    Attributes:
+        index: The name of the index that is needed.
+        problem: What is the matter.
+        is_usable: Whether Monque can work all the same, if more slowly.
+    """
+
+    def __init__(self, index: str, problem: str, *, is_usable: bool = False) -> None:
+        super().__init__(f"index {index!r}: {problem}; `monque doctor` tells more")
+        self.index = index
+        self.problem = problem
+        self.is_usable = is_usable
+
+
 class ShutdownTimeoutError(MonqueError):
     """Handlers were still running when `shutdown_timeout` was over; they were cancelled and their jobs released.
 
@@ -285,14 +305,16 @@ class ShutdownTimeoutError(MonqueError):
 
 
 class AggregationTimeoutError(MonqueError):
-    """A statistic took longer than its time limit.
+    """A search, a count or a statistic took longer than its time limit.
 
     Attributes:
         timeout: The limit, in seconds.
     """
 
     def __init__(self, timeout: float) -> None:
-        super().__init__(f"the statistics took longer than {timeout:g} s; narrow the filter or raise the limit")
+        super().__init__(
+            f"the query took longer than {timeout:g} s and was ended; narrow the filter, or raise the limit"
+        )
         self.timeout = timeout
 
 
@@ -365,6 +387,16 @@ class TransactionsUnavailableError(MonqueError):
         super().__init__(
             "transaction=True needs transactions, which a standalone server does not have: make it a replica set, of "
             "one member if need be (mongod --replSet, then rs.initiate()), or leave transaction=True out"
+        )
+
+
+class ChangeStreamsUnavailableError(MonqueError):
+    """Jobs are to be watched, and the server has no change streams."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "watching jobs needs change streams, which a standalone server does not have: make it a replica set, of "
+            "one member if need be (mongod --replSet, then rs.initiate()), or ask for a page of jobs now and then"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -101,6 +101,8 @@ class FollowUp:
         priority: -10 … 10; the higher runs first.
         timeout: How long the run may take, in seconds, where that was said for it.
         retry: The retry policy, where one was given for it.
+        tags: The words it is found by then.
+        headers: What travels along with it.
 
     Example:
         >>> FollowUp({"page": 2}, datetime(2030, 1, 1)).priority
@@ -112,6 +114,8 @@ class FollowUp:
     priority: int = 0
     timeout: float | None = None
     retry: Retry | None = None
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +146,15 @@ class Job(Generic[T]):
         attempts: How often it was claimed, not counting claims given back without running.
         timeout: How long a run may take, in seconds, where that was said for this job.
         retry: The retry policy, where one was given for this job.
+        tags: The words it was given to be found by.
+        headers: What travels along with it, for programs rather than for the handler, such as the context of a trace.
         errors: The failures so far, the latest last; no more than five are kept.
         progress_report: How far it has come, as its handler said last.
         result: What the handler returned, if results are stored.
         result_error: Why the result could not be stored.
         logs: Log records of its runs, if they are kept; the latest last.
         follow_up: What it does once its present run is over, if somebody asked for that meanwhile.
+        started_at: When it was claimed last; unlike `locked_at` it stays when the run is over.
     """
 
     id: ObjectId
@@ -171,12 +178,15 @@ class Job(Generic[T]):
     attempts: int = 0
     timeout: float | None = None
     retry: Retry | None = None
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     errors: tuple[JobFailure, ...] = ()
     progress_report: Progress | None = None
     result: Any = None
     result_error: str | None = None
     logs: tuple[LogLine, ...] = ()
     follow_up: FollowUp | None = None
+    started_at: datetime | None = None
 
     @property
     def is_recurring(self) -> bool:
@@ -289,11 +299,11 @@ _date = _nothing_but("a date between the years 1 and 9999")
 
 def _count(value: object) -> int:
     # Producers without an integer type (JavaScript) store whole numbers as doubles.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -COUNTABLE < value < COUNTABLE:
-        raise TypeError("a whole number")
-    if value != int(value):
-        raise TypeError("a whole number")
-    return int(value)
+    if isinstance(value, int | float) and -COUNTABLE < value < COUNTABLE and not isinstance(value, bool):
+        whole = int(value)
+        if whole == value:
+            return whole
+    raise TypeError("a whole number")
 
 
 def _status(value: object) -> JobStatus:
@@ -315,6 +325,8 @@ def _follow_up(value: object) -> FollowUp:
         _count(parts.get("priority") or 0),
         None if timeout is None else _milliseconds(timeout),
         None if retry is None else read_retry(retry),
+        _tags(parts.get("tags")),
+        _headers(parts.get("headers")),
     )
 
 
@@ -325,12 +337,16 @@ def follow_up_document(follow_up: FollowUp) -> dict[str, Any]:
 
 
 def settings_document(job: Job[Any] | FollowUp) -> dict[str, Any]:
-    """Write the time limit and the retry policy of a job's own, those that it has."""
+    """Write the time limit, the retry policy, the tags and the headers of a job's own, those that it has."""
     document: dict[str, Any] = {}
     if job.timeout is not None:
         document["timeout"] = round(job.timeout * 1000)
     if job.retry is not None:
         document["retry"] = _retry_document(job.retry)
+    if job.tags:
+        document["tags"] = list(job.tags)
+    if job.headers:
+        document["headers"] = dict(job.headers)
     return document
 
 
@@ -339,6 +355,18 @@ _STATUSES = {status.value: status for status in JobStatus}
 
 def _anything(value: object) -> object:
     return value
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    # They are there for people: what is no tag is passed over. One alone is found like a list of it.
+    several = cast("list[object]", value) if isinstance(value, list) else [value]
+    return tuple(tag for tag in several if isinstance(tag, str))
+
+
+def _headers(value: object) -> dict[str, str]:
+    """Those that are texts; no job is refused for what others have put beside them."""
+    headers = cast("Mapping[str, object]", value if isinstance(value, Mapping) else {})
+    return {name: text for name, text in headers.items() if isinstance(text, str)}
 
 
 def _milliseconds(value: object) -> float:
@@ -436,16 +464,23 @@ _FIELDS = {
     "attempts": _Field("attempts", int, _count),
     "timeout": _Field("timeout", None, _milliseconds),
     "retry": _Field("retry", None, read_retry),
+    "tags": _Field("tags", None, _tags),
+    "headers": _Field("headers", None, _headers),
     "errors": _Field("errors", None, _each(JobFailure)),
     "progress": _Field("progress_report", None, partial(_small, Progress)),
     "result": _Field("result", None, _anything),
     "resultError": _Field("result_error", str, _text),
     "logs": _Field("logs", None, _each(LogLine)),
     "followUp": _Field("follow_up", None, _follow_up),
+    "startedAt": _Field("started_at", datetime, _date),
 }
+# Without their names, which make a tuple slow to take apart.
+_READING = {wire: (field.attribute, field.usual, field.read, field.optional) for wire, field in _FIELDS.items()}
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
-_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Job) if field.name not in _REQUIRED}
+_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Job) if field.name not in (*_REQUIRED, "headers")
+}
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
@@ -454,24 +489,30 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
     values = _DEFAULTS.copy()
-    for wire, value in document.items():
-        field = _FIELDS.get(wire)
-        if field is not None:
-            attribute, usual, read, optional = field
-            # What is of the usual type needs no reading, and nearly every field of every job is.
-            if type(value) is usual:
-                values[attribute] = value
-            elif value is not None or not optional:
-                values[attribute] = _read(document, wire, read)
-    if not values.keys() >= _REQUIRED:
-        missing = next(wire for wire in _FIELDS if _FIELDS[wire].attribute in _REQUIRED - values.keys())
+    values["headers"] = {}
+    wire = "?"
+    try:
+        for wire, value in document.items():
+            field = _READING.get(wire)
+            if field is not None:
+                attribute, usual, read, optional = field
+                # What is of the usual type needs no reading, and nearly every field of every job is.
+                if type(value) is usual:
+                    values[attribute] = value
+                elif value is not None or not optional:
+                    values[attribute] = read(value)
+    except TypeError as mismatch:
+        came = type(document[wire]).__name__
+        raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {came}") from None
+    if len(values) < len(_FIELDS):
+        missing = next(wire for wire, field in _FIELDS.items() if field.attribute not in values)
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
     return _make(values)
 
 
 def make_job(**values: Any) -> Job[Any]:  # noqa: ANN401  the fields of a job
     """A job with these fields; those that are not given are unset. They are not checked."""
-    return _make({**_DEFAULTS, **values})
+    return _make({**_DEFAULTS, "headers": {}, **values})
 
 
 def _make(values: dict[str, Any]) -> Job[Any]:
@@ -489,14 +530,6 @@ def _expected(wire: str) -> str:
     return "a value"
 
 
-def _read(document: Mapping[str, Any], wire: str, read: Callable[[object], object]) -> object:
-    value = document[wire]
-    try:
-        return read(value)
-    except TypeError as mismatch:
-        raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {type(value).__name__}") from None
-
-
 def to_document(job: Job[Any]) -> dict[str, Any]:
     """Write a job; what is unset stays absent, and so does the normal priority."""
     values = vars(job)
@@ -506,7 +539,7 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
         value = values[attribute]
         if value is not None and value != default:
             document[wire] = value
-    if job.timeout is not None or job.retry is not None:
+    if job.timeout is not None or job.retry is not None or job.tags or job.headers:
         document.update(settings_document(job))
     if job.follow_up is not None:
         document["followUp"] = follow_up_document(job.follow_up)
@@ -514,10 +547,12 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
 
 
 _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field.optional}
+# What `settings_document` writes.
+_OF_SETTINGS = ("timeout", "retry", "tags", "headers")
 # What comes of runs is not among what is written for a new job.
-_OF_RUNS = ("errors", "progress", "result", "resultError", "logs")
+_OF_RUNS = ("errors", "progress", "result", "resultError", "logs", "startedAt")
 _SOMETIMES = [
     (wire, field.attribute, _DEFAULTS[field.attribute])
     for wire, field in _FIELDS.items()
-    if field.optional and wire not in ("timeout", "retry", "followUp", *_OF_RUNS)
+    if field.optional and wire not in (*_OF_SETTINGS, "followUp", *_OF_RUNS)
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -17,13 +17,16 @@ from monque._bulk import Batch, Item, check_jobs
 from monque._intake import NewJob, request_of
 from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
+from monque._store import fleet as _fleet
 from monque._store import jobs as _jobs
+from monque._store.filters import JobFilter
 from monque._store.guest import guest_collection, insert_in
 from monque.errors import InvalidArgumentError
+from monque.fleet import NOT_CONNECTED, Health, unwell
 from monque.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from datetime import datetime
     from types import TracebackType
 
@@ -32,12 +35,14 @@ if TYPE_CHECKING:
     from monque._connection import SyncSource
     from monque._intake import OnConflict
     from monque._producer import Producer
+    from monque._store.paging import JobOrder
+    from monque._store.watching import JobChange, Watch
     from monque.events import Subscribe
     from monque.job import Job
     from monque.options import Duration, Retry
     from monque.router import Router
 
-__all__ = ["Jobs", "Monque"]
+__all__ = ["Fleet", "Jobs", "Monque"]
 
 
 class Jobs(Face[_jobs.Jobs]):
@@ -53,13 +58,83 @@ class Jobs(Face[_jobs.Jobs]):
 
     get = blocking(_jobs.Jobs.get)
     result = blocking(_jobs.Jobs.result)
+
+    def find(
+        self,
+        filter: JobFilter = JobFilter(),  # noqa: A002, B008  what it is; it is frozen
+        *,
+        order: JobOrder = "-created",
+        limit: int | None = None,
+        timeout: Duration = 10,
+    ) -> list[Job[Any]]:
+        """Find jobs; see `monque.Jobs.find`. Of many, `page` gives some at a time.
+
+        Raises:
+            InvalidArgumentError: An argument makes no sense.
+            AggregationTimeoutError: It took longer than `timeout`.
+            ConnectionError: The database did not answer.
+
+        Example:
+            >>> with Monque() as monque:
+            ...     enqueued = monque.enqueue("send-email", tags="welcome")
+            ...     print(monque.jobs.find(JobFilter(tags="welcome")) == [enqueued])
+            True
+        """
+        return self._link.call(lambda inner: inner.jobs.find(filter, order=order, limit=limit, timeout=timeout).all())
+
+    page = blocking(_jobs.Jobs.page)
+    count = blocking(_jobs.Jobs.count)
+    backlog = blocking(_jobs.Jobs.backlog)
+    stats = blocking(_jobs.Jobs.stats)
+
+    def watch(self, filter: JobFilter = JobFilter()) -> Generator[JobChange]:  # noqa: A002, B008  what it is; it is frozen
+        """Watch jobs change, live, from the first step of the iteration on; see `monque.Jobs.watch`.
+
+        Raises:
+            InvalidArgumentError: It is no filter.
+            ChangeStreamsUnavailableError: The server has no change streams.
+            ConnectionError: The database refuses.
+        """
+        link = self._link
+
+        async def begin(inner: Inner) -> Watch:
+            return await inner.jobs.watch(filter).__aenter__()
+
+        changes = link.call(begin)
+        try:
+            while True:
+                yield link.call(lambda _: changes.__anext__())
+        finally:
+            link.call(lambda _: changes.aclose())
+
     cancel = blocking(_jobs.Jobs.cancel)
     retry = blocking(_jobs.Jobs.retry)
     reschedule = blocking(_jobs.Jobs.reschedule)
+    run_now = blocking(_jobs.Jobs.run_now)
     delete = blocking(_jobs.Jobs.delete)
     cancel_many = blocking(_jobs.Jobs.cancel_many)
     retry_many = blocking(_jobs.Jobs.retry_many)
+    reschedule_many = blocking(_jobs.Jobs.reschedule_many)
+    run_now_many = blocking(_jobs.Jobs.run_now_many)
     delete_many = blocking(_jobs.Jobs.delete_many)
+
+
+class Fleet(Face[_fleet.Fleet]):
+    """`monque.Fleet` for code that has no event loop: its methods, which wait until it is done.
+
+    Example:
+        >>> with Monque() as monque:
+        ...     pause = monque.fleet.pause("send-email", duration=600)
+        ...     print(pause.name, monque.fleet.resume("send-email"))
+        send-email True
+    """
+
+    pause = blocking(_fleet.Fleet.pause)
+    resume = blocking(_fleet.Fleet.resume)
+    paused = blocking(_fleet.Fleet.paused)
+    instances = blocking(_fleet.Fleet.instances)
+    drain = blocking(_fleet.Fleet.drain)
+    undrain = blocking(_fleet.Fleet.undrain)
 
 
 class Monque(Face[_monque.Monque]):
@@ -98,6 +173,7 @@ class Monque(Face[_monque.Monque]):
         # These wait for nothing: they are the same, and typed as they are there.
         self.worker = inner.worker
         self.use = inner.use
+        self.use_producer = inner.use_producer
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -134,6 +210,8 @@ class Monque(Face[_monque.Monque]):
         on_conflict: OnConflict = "return",
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run; see `monque.Monque.enqueue`.
@@ -162,6 +240,8 @@ class Monque(Face[_monque.Monque]):
             on_conflict=on_conflict,
             timeout=timeout,
             retry=retry,
+            tags=tags,
+            headers=headers,
         )
         if session is None:
             return self._link.call(lambda inner: inner.enqueue(request))
@@ -182,6 +262,8 @@ class Monque(Face[_monque.Monque]):
         unique_key: str | None = None,
         timeout: Duration | None = None,
         retry: Retry | None = None,
+        tags: str | Collection[str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Job[Any]:
         """Ask for a job to be run again and again, at the times a cron expression names; see `monque.Monque.schedule`.
 
@@ -197,7 +279,15 @@ class Monque(Face[_monque.Monque]):
         """
         return self._link.call(
             lambda inner: inner.schedule(
-                expression, name, data, timezone=timezone, unique_key=unique_key, timeout=timeout, retry=retry
+                expression,
+                name,
+                data,
+                timezone=timezone,
+                unique_key=unique_key,
+                timeout=timeout,
+                retry=retry,
+                tags=tags,
+                headers=headers,
             )
         )
 
@@ -259,7 +349,8 @@ class Monque(Face[_monque.Monque]):
             raise InvalidArgumentError(
                 "on_conflict", on_conflict, "'return' beside a session of the synchronous driver"
             )
-        return insert_in(self._own_jobs, session, batch.jobs)
+        with self._producer().sending(batch.jobs) as jobs:
+            return insert_in(self._own_jobs, session, jobs)
 
     def _check_session(self, session: object) -> None:
         if session is None:
@@ -279,6 +370,11 @@ class Monque(Face[_monque.Monque]):
         """The jobs in the collection: get one, cancel, retry, reschedule and delete one or many."""
         return Jobs(self._link, lambda inner: inner.jobs)
 
+    @property
+    def fleet(self) -> Fleet:
+        """The instances that work on the collection: see them, drain one, pause and resume names."""
+        return Fleet(self._link, lambda inner: inner.fleet)
+
     def include(self, router: Router, *, replace: bool = False) -> None:
         """Take over the workers of a router; see `monque.Monque.include`.
 
@@ -286,6 +382,9 @@ class Monque(Face[_monque.Monque]):
             WorkerRegistrationError: A name is taken, and `replace` was not said.
         """
         self._link.inner.include(router, replace=replace)
+
+    diagnose = blocking(_monque.Monque.diagnose)
+    fix_indexes = blocking(_monque.Monque.fix_indexes)
 
     # --- working ----------------------------------------------------------------------------------------------------
 
@@ -351,7 +450,16 @@ class Monque(Face[_monque.Monque]):
             >>> Monque().is_healthy()
             False
         """
-        return self._link.here() is not None and self._link.inner.is_healthy()
+        return self.health().healthy
+
+    def health(self) -> Health:
+        """How it is doing, and why it is not well if it is not; asks nobody and does not connect.
+
+        Example:
+            >>> Monque().health().healthy
+            False
+        """
+        return unwell(NOT_CONNECTED) if self._link.here() is None else self._link.inner.health()
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -386,3 +494,8 @@ class Monque(Face[_monque.Monque]):
                 portal.run(partial(subscribe, event, listener))
 
         return cast("Subscribe", there)
+
+
+def asynchronous(monque: Monque) -> _monque.Monque:
+    """The asynchronous one behind it, for whoever watches it."""
+    return monque._link.inner  # noqa: SLF001  a part of it

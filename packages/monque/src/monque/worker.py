@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, cast, overload
@@ -46,6 +46,8 @@ class EnqueueSettings(TypedDict, total=False):
         timezone: For `schedule` only: the zone whose clock the expression is read on.
         timeout: How long a run may take, instead of what the worker says.
         retry: What happens after a failure, instead of what the worker says; without `on`.
+        tags: A word or several to find it by.
+        headers: Texts that travel along with it, by name.
         session: A session of the client that Monque was given.
     """
 
@@ -57,6 +59,8 @@ class EnqueueSettings(TypedDict, total=False):
     timezone: str | None
     timeout: Duration | None
     retry: Retry | None
+    tags: str | Collection[str] | None
+    headers: Mapping[str, str] | None
     session: AsyncClientSession | None
 
 
@@ -350,7 +354,7 @@ class Worker(Generic[P, C, Q, R_co]):
 
 _SESSION = ("session",)
 _OF_NEW_JOB = [field.name for field in fields(NewJob) if field.name in EnqueueSettings.__annotations__]
-_OF_SCHEDULES = ("timezone", "unique_key", "timeout", "retry", "session")
+_OF_SCHEDULES = ("timezone", "unique_key", "timeout", "retry", "tags", "headers", "session")
 _NOT_FOR_SCHEDULES = [name for name in EnqueueSettings.__annotations__ if name not in _OF_SCHEDULES]
 
 AnyWorker = Worker[..., Any, ..., Any]

@@ -32,7 +32,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from monque import Concurrency, Lease, Monque, Options, Polling, Retry
 from monque import _lease as lease
-from monque._engine import Engine
+from monque._runs import Runs
 from monque._store.flow import Flow
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ CRASHES: dict[str, Callable[[], None]] = {
     "after the claim": lambda: _crash_after(Flow, "claim"),
     "before the settle": lambda: _crash_before(Flow, "settle"),
     "after the settle": lambda: _crash_after(Flow, "settle"),
-    "during stop": lambda: _crash_before(Engine, "_finish_running"),
+    "during stop": lambda: _crash_before(Runs, "finish"),
     "before the recovery": lambda: _crash_before(Flow, "recover"),
     "after the recovery": lambda: _crash_after(Flow, "recover"),
     "in the lease thread": _lose_lease_thread,

@@ -1,12 +1,17 @@
-"""The demo, run as its users run it: as a process, on real files, with a real MongoDB."""
+"""The command line, run as its users run it: as a process, on real files, with a real MongoDB."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +61,48 @@ class Started:
         return Ended(self.process.returncode, out, self.read + err)
 
 
+class Terminal:
+    """The other side of a terminal in whose foreground a program runs."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._ours, self._theirs = pty.openpty()
+        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        # A shell that leads a session of its own makes the terminal it opens that of the session: Ctrl-C works.
+        redirect = 'tty=$1; shift; exec "$@" <"$tty" >"$tty" 2>"$tty"'
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", redirect, "sh", os.ttyname(self._theirs), *command],
+            env=environment,
+            start_new_session=True,
+        )
+        self.seen = ""
+
+    def type(self, text: bytes) -> None:
+        os.write(self._ours, text)
+
+    def read_until(self, word: str) -> None:
+        while word not in self.seen:
+            self._read()
+
+    def end(self) -> int:
+        # Reading fails once nobody has the other side open any more.
+        with suppress(OSError):
+            while True:
+                self._read()
+        return self.process.wait(30)
+
+    def _read(self) -> None:
+        self.seen += os.read(self._ours, 4096).decode(errors="replace")
+        if self._theirs >= 0:
+            # The program has it open by now; while nobody had, reading would fail.
+            os.close(self._theirs)
+            self._theirs = -1
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+
 @pytest.fixture
 def environment(monque_uri: str) -> dict[str, str]:
     return {**os.environ, "MONQUE_URI": monque_uri, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
@@ -65,13 +112,14 @@ def environment(monque_uri: str) -> dict[str, str]:
 def start(environment: dict[str, str]) -> Generator[Callable[..., Started]]:
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, **changes: str) -> Started:
+    def start(*arguments: object, cwd: Path | None = None, **changes: str) -> Started:
         process = subprocess.Popen(
             [MONQUE, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=cwd,
             env={**environment, **changes},
         )
         processes.append(process)
@@ -86,6 +134,20 @@ def start(environment: dict[str, str]) -> Generator[Callable[..., Started]]:
 @pytest.fixture
 def run(start: Callable[..., Started]) -> Callable[..., Ended]:
     return lambda *arguments, **changes: start(*arguments, **changes).end()
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Generator[Callable[..., Terminal]]:
+    terminals: list[Terminal] = []
+
+    def start(*arguments: object) -> Terminal:
+        command = [MONQUE, *map(str, arguments)]
+        terminals.append(Terminal(command, {**environment, "TERM": "xterm-256color"}))
+        return terminals[-1]
+
+    yield start
+    for each in terminals:
+        each.close()
 
 
 @pytest.fixture

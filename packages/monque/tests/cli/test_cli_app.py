@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from monque.cli._app import _end_with
 from monque.cli._app import run as app
+from monque.errors import MonqueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+MONQUE = str(Path(sys.executable).with_name("monque"))
 
 
 def test_the_version_and_the_help_with_examples(capsys: Any) -> None:
@@ -19,6 +24,29 @@ def test_the_version_and_the_help_with_examples(capsys: Any) -> None:
     assert said.startswith("0.1.0\n")
     assert "monque demo --json" in said
     assert "--concurrency" in said
+
+
+def test_notes_and_lines_of_an_error_become_one_line(capsys: Any) -> None:
+    error = MonqueError("first\n  second\n     ^\nat mongodb://user:secret@host/")
+    error.add_note("2 jobs are stored")
+    assert _end_with(error) == 1
+    assert capsys.readouterr().err == "monque: first; second; at mongodb://***@host/; 2 jobs are stored\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(capsys: Any, shell: str) -> None:
+    assert app(["completion", shell]) == 0
+    assert "run-now" in capsys.readouterr().out
+
+
+def test_whoever_reads_may_have_seen_enough(environment: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as out:  # noqa: PTH123  a descriptor
+        done = subprocess.run(
+            [MONQUE, "completion", "bash"], stdout=out, stderr=subprocess.PIPE, env=environment, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_it_is_a_module_too() -> None:

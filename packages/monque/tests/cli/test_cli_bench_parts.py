@@ -12,7 +12,7 @@ import pytest
 from monque import Monque
 from monque._store.flow import job_collection
 from monque.cli import bench as command
-from monque.cli._bench import child, children, drain, history, processes, work
+from monque.cli._bench import children, drain, history, processes, work
 from monque.cli._bench.errors import BenchError
 from monque.cli._bench.figures import Comparison, Findings, in_turns, percentile, shown
 from monque.cli._bench.idle import STREAMS, Compared, Watched
@@ -21,6 +21,7 @@ from monque.cli._bench.screen import Screen, table
 from monque.cli._bench.settings import USUAL, Bench, Settings
 from monque.cli._bench.work import Load
 from monque.cli._errors import UsageError
+from monque.cli._memory import MEMORY, memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -211,7 +212,7 @@ def test_a_process_without_a_parent_ends() -> None:
 
 
 def test_memory_is_read_one_way_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    most = child.memory(tmp_path / "nowhere")
-    assert 1_000_000 < child.memory(child.MEMORY) <= most * 1.1
+    most = memory(tmp_path / "nowhere")
+    assert 1_000_000 < memory(MEMORY) <= most * 1.1
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert child.memory(tmp_path / "nowhere") < most
+    assert memory(tmp_path / "nowhere") < most

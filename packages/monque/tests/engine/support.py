@@ -135,6 +135,9 @@ class Lab(Bench):
     def fail(self, *commands: str, times: int | None = None, **how: Any) -> None:
         """The same from now on."""
         mode: Any = "alwaysOn" if times is None else {"times": times}
+        if {*commands} <= {"find", "update"}:
+            # Those about jobs; instances say how they are by the same commands.
+            how.setdefault("namespace", f"{self.database_name}.monque_jobs")
         self._fail({"mode": mode, "data": {"failCommands": list(commands), "appName": self.app, **how}})
 
     def end_transactions(self) -> None:
@@ -161,8 +164,9 @@ class Lab(Bench):
         return any(command in operation.get("command", {}) for operation in self.doing())
 
     def streams(self) -> list[Document]:
-        """The change streams of this test's instances."""
-        return [operation for operation in self.doing() if operation.get("cursor", {}).get("tailable")]
+        """The change streams of this test's instances, on jobs."""
+        streams = [operation for operation in self.doing() if operation.get("cursor", {}).get("tailable")]
+        return [stream for stream in streams if stream["ns"].endswith(".monque_jobs")]
 
 
 class Commands(CommandListener):
@@ -310,7 +314,9 @@ class Proxy:
         try:
             while data := await source.read(65536):
                 await self._speaking.wait()
-                line.streams = line.streams or (outward and b"$changeStream" in data)
+                if outward:
+                    # A connection is anybody's again once its request was answered.
+                    line.streams = b"$changeStream" in data or b"getMore" in data
                 if not (self.mute_streams and line.streams):
                     target.write(data)
                     await target.drain()
@@ -321,7 +327,7 @@ class Proxy:
 
 
 class _Line:
-    """One connection; whether a change stream was opened on it."""
+    """One connection; whether what was asked last was to open a change stream, or to read on."""
 
     def __init__(self) -> None:
         self.streams = False
@@ -360,7 +366,7 @@ def our_tasks() -> list[str]:
     return [name for name in names if name.split(".")[0] in _OURS]
 
 
-_OURS = {"Engine", "Wakeup", "Batcher", "Events", "_repeat", "_wait_for_running"}
+_OURS = {"Engine", "Claims", "Runs", "Wakeup", "Batcher", "Events", "_repeat", "_wait_for_running"}
 
 
 def _plain(now: datetime) -> Document:

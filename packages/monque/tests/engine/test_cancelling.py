@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monque import Concurrency, Job, JobErrorEvent, JobFilter, JobLostEvent, Lease, StuckHandlerError
-from monque import _engine as engine_module
+from monque._shutdown import Shutdown
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, working
@@ -160,7 +160,7 @@ async def test_a_job_cancelled_and_retried_at_once_is_run_anew_undisturbed(bench
 
 
 async def test_a_cancelled_run_that_does_not_end_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_CLEAN_UP", 0.1)
+    monkeypatch.setattr(Shutdown, "clean_up", 0.1)
     monque = quiet(bench)
     record, runs = Record(monque), Gate(stubborn=True)
     monque.worker("slow", runs)

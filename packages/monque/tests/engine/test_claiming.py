@@ -266,7 +266,7 @@ async def test_an_instance_that_left_the_first_jobs_to_others_takes_them_if_ther
         assert monque._connected is not None
         assert monque._connected.engine is not None
         for number in range(1, 21):
-            monque._connected.engine._spread.learn(10, 0)
+            monque._connected.engine._claims._spread.learn(10, 0)
             await monque.enqueue("greet")
             await runs.reached(number)
 

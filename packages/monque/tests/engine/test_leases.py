@@ -19,7 +19,7 @@ from monque import (
     Polling,
     StaleRecoveredEvent,
 )
-from monque._engine import _Run
+from monque._runs import Run
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, working
@@ -53,7 +53,7 @@ async def test_all_leases_of_an_instance_are_renewed_in_one_write(lab: Lab) -> N
         await monque.enqueue_many([("slow", None)] * 20)
         await runs.reached(20)
         lab.database.command("profile", 2)
-        beats = {"op": "update", "appName": lab.app}
+        beats = {"op": "update", "appName": lab.app, "ns": f"{lab.database_name}.monque_jobs"}
         await eventually(lambda: lab.database.system.profile.count_documents(beats) >= 3)
         lab.database.command("profile", 0)
         matched = lab.database.system.profile.distinct("nMatched", beats)
@@ -142,7 +142,7 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
         assert monque._connected is not None
         assert monque._connected.engine is not None
         for _ in range(2):
-            monque._connected.engine._lost({job.id: str(runs.started[0].claim_token)})
+            monque._connected.engine._runs.lose({job.id: str(runs.started[0].claim_token)})
         await eventually(lambda: runs.cancelled)
         runs.open()
     assert len(record.of(JobLostEvent)) == len(runs.cancelled) == 1
@@ -151,7 +151,7 @@ async def test_a_loss_that_is_heard_of_twice_is_told_once(bench: Bench) -> None:
 def test_a_run_that_has_not_begun_can_be_cut_short() -> None:
     job: Any = None
     worker: Any = SimpleNamespace(keep_logs=0)
-    run = _Run(job, "token", worker)
+    run = Run(job, "token", worker)
     run.end()
     assert run.task is None
 
@@ -173,7 +173,7 @@ async def test_beats_that_fail_are_reported_and_repeated_before_the_lease_runs_o
     assert lab.find(job)["status"] == "completed"
 
 
-async def test_an_instance_without_jobs_sends_no_beats(lab: Lab) -> None:
+async def test_an_instance_without_jobs_renews_no_leases(lab: Lab) -> None:
     monque = lab.monque(lease=Lease(timeout=0.3))
     monque.worker("greet", Gate())
     lab.database.command("profile", 2)
@@ -181,7 +181,8 @@ async def test_an_instance_without_jobs_sends_no_beats(lab: Lab) -> None:
         await asyncio.sleep(0.5)
         assert monque.is_healthy()
     lab.database.command("profile", 0)
-    assert not lab.database.system.profile.count_documents({"op": "update", "appName": lab.app})
+    beats = {"op": "update", "appName": lab.app, "ns": f"{lab.database_name}.monque_jobs"}
+    assert not lab.database.system.profile.count_documents(beats)
 
 
 async def test_an_instance_whose_leases_nobody_renews_is_not_healthy(bench: Bench) -> None:

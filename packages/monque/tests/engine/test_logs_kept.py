@@ -276,7 +276,7 @@ async def test_what_its_own_writing_logs_is_no_record_of_the_run(bench: Bench) -
         await eventually(lambda: reports)
         assert monque._connected is not None
         assert monque._connected.engine is not None
-        assert monque._connected.engine._journal.is_blank
+        assert monque._connected.engine._settler.journal.is_blank
         gate.open()
         await ended(monque, job)
     assert len(reports) == 1

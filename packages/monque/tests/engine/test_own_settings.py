@@ -1,4 +1,4 @@
-"""Time limits and retry policies that a job has of its own."""
+"""Time limits, retry policies, tags and headers that a job has of its own."""
 
 from __future__ import annotations
 
@@ -30,8 +30,19 @@ if TYPE_CHECKING:
 GIVEN = Retry(max_retries=3, base=0.5, cap=timedelta(minutes=1), jitter=0.25)
 # What becomes of it on the way through the database.
 OWN = Retry(max_retries=3, base=0.5, cap=60.0, jitter=0.25)
-STORED: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0.25}}
-SETTINGS: dict[str, Any] = {"timeout": timedelta(seconds=1.5), "retry": GIVEN}
+HEADERS = {"tenant": "acme", "X-Request_1": "…"}
+STORED: dict[str, Any] = {
+    "timeout": 1500,
+    "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0.25},
+    "tags": ["eu", "blue"],
+    "headers": HEADERS,
+}
+SETTINGS: dict[str, Any] = {
+    "timeout": timedelta(seconds=1.5),
+    "retry": GIVEN,
+    "tags": ["eu", "blue", "eu"],
+    "headers": HEADERS,
+}
 
 
 async def by_name(monque: Monque, **settings: Any) -> Job[Any]:
@@ -76,7 +87,7 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_they_are_stored_with_the_job(way: Callable[..., Awaitable[Job[Any]]], bench: Bench) -> None:
     async with bench.monque() as monque:
         job = await way(monque, **SETTINGS)
-        assert (job.timeout, job.retry) == (1.5, OWN)
+        assert (job.timeout, job.retry, job.tags, job.headers) == (1.5, OWN, ("eu", "blue"), HEADERS)
         assert await monque.jobs.get(job.id) == job
     document = bench.find(job)
     assert {name: document.get(name) for name in STORED} == STORED
@@ -86,12 +97,22 @@ async def test_they_are_stored_with_the_job(way: Callable[..., Awaitable[Job[Any
 async def test_a_job_without_them_has_no_such_fields(way: Callable[..., Awaitable[Job[Any]]], bench: Bench) -> None:
     async with bench.monque() as monque:
         job = await way(monque)
-    assert (job.timeout, job.retry) == (None, None)
+    assert (job.timeout, job.retry, job.tags, job.headers) == (None, None, (), {})
     assert not STORED.keys() & bench.find(job).keys()
 
 
 LENGTH = "a timedelta or a number of seconds, at least 0.001, at most 1,000 years"
 BAD_TIMEOUTS: list[Any] = [0, -1, 0.0009, timedelta(0), timedelta(-1), "30", True, float("nan"), float("inf"), 1e12]
+NAMES = "headers: expected names of 1 to 255 letters, digits, hyphens and underscores, got "
+BAD_HEADERS: list[tuple[Any, str]] = [
+    (["tenant"], r"headers: expected a mapping of names to texts, got \['tenant'\]"),
+    *(({name: "x"}, NAMES) for name in ("", "a b", "a.b", "$a", "ü", "a\n", "a" * 256, 1)),
+    *(
+        ({"a": text}, r"headers\['a'\]: expected a text that UTF-8 can hold, got ")
+        for text in (1, None, b"x", "\ud800")
+    ),
+    ({"a": "ü" * 4096}, "headers: expected at most 8,192 bytes of names and texts in all; .* got '8,193 bytes'"),
+]
 BAD_RETRIES: list[Any] = [3, "never", {}, Retry]
 
 
@@ -115,13 +136,16 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_written(
             await way(monque, retry=Retry(on={ValueError: Snooze}))
         with pytest.raises(InvalidArgumentError, match=r"retry: expected a Retry with max_retries below 2\^53, got"):
             await way(monque, retry=Retry(max_retries=2**53))
+        for headers, message in BAD_HEADERS:
+            with pytest.raises(InvalidArgumentError, match=message):
+                await way(monque, headers=headers)
     assert bench.count() == 0
 
 
 async def test_beside_a_new_job_they_are_refused(bench: Bench) -> None:
     async with bench.monque() as monque:
         settings: dict[str, Any]
-        for settings in ({"timeout": 1}, {"retry": OWN}):
+        for settings in ({"timeout": 1}, {"retry": OWN}, {"headers": HEADERS}):
             with pytest.raises(InvalidArgumentError, match="nothing beside a NewJob, which has it as a field"):
                 await monque.enqueue(NewJob(name="greet"), **settings)
     assert bench.count() == 0
@@ -142,7 +166,7 @@ async def test_a_schedule_that_is_declared_again_gets_the_new_ones(bench: Bench)
         first = await monque.schedule("@daily", "greet", unique_key="k", **SETTINGS)
         assert await monque.schedule("@daily", "greet", unique_key="k", **SETTINGS) == first
         longer = await monque.schedule("@daily", "greet", unique_key="k", timeout=60)
-        assert (longer.id, longer.timeout, longer.retry) == (first.id, 60.0, None)
+        assert (longer.id, longer.timeout, longer.retry, longer.headers) == (first.id, 60.0, None, {})
         plain = await monque.schedule("@daily", "greet", unique_key="k")
         assert (plain.id, plain.timeout, plain.retry) == (first.id, None, None)
     assert not STORED.keys() & bench.find(first).keys()
@@ -152,30 +176,30 @@ async def test_a_job_that_is_replaced_has_those_of_the_new_one(bench: Bench) -> 
     async with bench.monque() as monque:
         await monque.enqueue("greet", unique_key="k", timeout=60)
         job = await monque.enqueue("greet", unique_key="k", on_conflict="replace", **SETTINGS)
-        assert (job.timeout, job.retry) == (1.5, OWN)
+        assert (job.timeout, job.retry, job.headers) == (1.5, OWN, HEADERS)
         job = await monque.enqueue("greet", unique_key="k", on_conflict="replace")
-        assert (job.timeout, job.retry) == (None, None)
+        assert (job.timeout, job.retry, job.headers) == (None, None, {})
 
 
 async def test_a_follow_up_runs_with_its_own(bench: Bench) -> None:
     monque = bench.monque()
-    seen: list[tuple[float | None, Retry | None]] = []
+    seen: list[tuple[object, ...]] = []
     leave = asyncio.Event()
 
     @monque.worker("greet")
     async def greet(job: Job[Any]) -> None:
-        seen.append((job.timeout, job.retry))
+        seen.append((job.timeout, job.retry, job.headers))
         await leave.wait()
 
     async with working(monque):
-        job = await monque.enqueue("greet", unique_key="k", timeout=60)
+        job = await monque.enqueue("greet", unique_key="k", timeout=60, headers={"a": "b"})
         await eventually(lambda: seen)
         held = await monque.enqueue("greet", unique_key="k", on_conflict="run_after", **SETTINGS)
         assert held.follow_up is not None
         assert (held.timeout, held.follow_up.timeout, held.follow_up.retry) == (60.0, 1.5, OWN)
         leave.set()
         await eventually(lambda: bench.find(job)["status"] == "completed" and len(seen) == 2)
-    assert seen == [(60.0, None), (1.5, OWN)]
+    assert seen == [(60.0, None, {"a": "b"}), (1.5, OWN, HEADERS)]
 
 
 # --- at work --------------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ async def test_many_who_speak_are_written_together(bench: Bench) -> None:
         async with working(monque):
             await monque.enqueue_many([("work", None)] * 100)
             await eventually(lambda: bench.count(status="processing") == 100)
-            await eventually(lambda: not engine_of(monque)._claims)
+            await eventually(lambda: not engine_of(monque)._claims._claims)
             before = len(commands.names)
             spoken.set()
             await eventually(lambda: bench.count(progress={"$exists": True}) == 100)
@@ -211,7 +211,7 @@ async def test_who_says_nothing_keeps_nobody_busy(bench: Bench) -> None:
     async with working(monque):
         await monque.enqueue("work")
         await gate.reached()
-        assert engine_of(monque)._journal._task is None
+        assert engine_of(monque)._settler.journal._task is None
         gate.open()
 
 

@@ -27,7 +27,7 @@ from monque import (
     StuckHandlerError,
     Timeout,
 )
-from monque import _engine as engine_module
+from monque._shutdown import Shutdown
 from monque.testing import eventually
 
 from .support import NO_POLLS, Record, working
@@ -43,7 +43,7 @@ CLAIM = {"claimedBy", "claimToken", "lockedAt", "lastHeartbeat", "heartbeatInter
 
 @pytest.fixture
 def little_time_to_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_CLEAN_UP", 0.3)
+    monkeypatch.setattr(Shutdown, "clean_up", 0.3)
 
 
 async def lines(path: Path, number: int = 1) -> list[str]:

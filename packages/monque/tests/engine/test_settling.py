@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from monque import Job, JobCompleteEvent, JobDocumentError, JobErrorEvent, JobFailEvent, JobLostEvent, Lease, Retry
-from monque import _engine as engine_module
+from monque import _claims as claims_module
+from monque import _settler as settler_module
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, our_tasks, working
@@ -148,8 +149,8 @@ async def test_an_outcome_that_the_server_refuses_for_good_is_reported_with_its_
 
 
 async def test_nothing_new_is_started_while_too_many_outcomes_wait(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_MOST_UNSETTLED", 1)
-    monkeypatch.setattr(engine_module, "_LARGEST_SETTLE", 1)
+    monkeypatch.setattr(claims_module, "_MOST_UNSETTLED", 1)
+    monkeypatch.setattr(settler_module, "_LARGEST_SETTLE", 1)
     lab.insert_many([{"name": "greet"} for _ in range(30)])
     monque = lab.monque(polling=NO_POLLS)
     runs = Gate()

@@ -23,7 +23,7 @@ from monque import (
     Lease,
     ShutdownTimeoutError,
 )
-from monque import _engine as engine_module
+from monque._shutdown import Shutdown
 from monque.testing import Program, eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def little_time_to_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_CLEAN_UP", 0.3)
+    monkeypatch.setattr(Shutdown, "clean_up", 0.3)
 
 
 async def test_a_graceful_stop_lets_handlers_finish_and_writes_what_they_came_to(bench: Bench) -> None:

@@ -30,8 +30,8 @@ from monque import (
     Timeout,
     TransactionsUnavailableError,
 )
-from monque import _engine as engine_module
 from monque._engine import Engine
+from monque._shutdown import Shutdown
 from monque._transaction import InDoubtError
 from monque.testing import eventually
 
@@ -401,7 +401,7 @@ async def test_a_cut_network_does_not_double_an_effect(payments: Payments, bench
 async def test_what_stays_unknown_until_the_stop_is_left_to_recovery(
     broken: Payments, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_CLEAN_UP", 0.5)
+    monkeypatch.setattr(Shutdown, "clean_up", 0.5)
     monque = lab.monque(shutdown_timeout=0.5, lease=Lease(3))
     record = broken.declare(monque)
 
@@ -473,9 +473,9 @@ async def test_a_loss_is_told_once(bench: Bench) -> None:
         await runs.reached(1)
         engine = monque._connection().engine
         assert engine is not None
-        (run,) = engine._running
+        (run,) = engine._runs.running
         for _ in range(2):
-            engine._lose(run)
+            engine._settler.lose(run.job, run.token)
         runs.open()
     assert len(record.of(JobLostEvent)) == 1
 
@@ -553,7 +553,7 @@ async def test_nothing_disturbs_a_commit(
             if "stops" in ending:
                 await monque.stop()
             elif "lost" in ending:
-                engines[0]._lost(dict(engines[0]._held))
+                engines[0]._runs.lose(dict(engines[0]._held))
             await eventually(record.has(JobCompleteEvent), timeout=20)
     assert (lab.find(job)["status"], broken.count(), broken.calls[job.id]) == ("completed", 1, 1)
     assert not record.of(JobLostEvent)

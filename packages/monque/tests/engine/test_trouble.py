@@ -12,9 +12,10 @@ from bson import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 
 from monque import Job, JobCompleteEvent, JobErrorEvent, JobLostEvent, Lease, Monque, Options, Polling
-from monque import _engine as engine_module
+from monque import _claims as claims_module
 from monque import _monque as monque_module
 from monque import _settlement as settlement_module
+from monque import _settler as settler_module
 from monque._store import search as search_module
 from monque.testing import eventually
 
@@ -220,7 +221,7 @@ async def test_an_outcome_that_cannot_be_written_is_reported_and_drags_no_other_
             raise RuntimeError("a defect")
         return settlement_module.plan(runs, now=now)
 
-    monkeypatch.setattr(engine_module, "plan", plan)
+    monkeypatch.setattr(settler_module, "plan", plan)
     monque = bench.monque(polling=NO_POLLS)
     record, runs = Record(monque), _open_gate()
     monque.worker("greet", runs)
@@ -241,7 +242,7 @@ async def test_a_defect_after_a_run_frees_the_slot_and_lets_the_lease_run_out(
     def finish(*_: Any, **__: Any) -> Finished:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(engine_module, "finish", finish)
+    monkeypatch.setattr(settler_module, "finish", finish)
     monque = bench.monque(polling=NO_POLLS)
     record, runs = Record(monque), _open_gate()
     monque.worker("greet", runs, concurrency=1)
@@ -255,17 +256,17 @@ async def test_a_defect_after_a_run_frees_the_slot_and_lets_the_lease_run_out(
 async def test_a_defect_in_a_claim_frees_its_slots_and_the_jobs_are_claimed_later(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(claims_module, "LONGEST_PAUSE", 0.1)
     bench.insert("greet")
     monque = bench.monque(polling=NO_POLLS)
     record, runs = Record(monque), _open_gate()
     monque.worker("greet", runs, concurrency=1)
 
     def fail_once(chosen: Collection[Candidate]) -> datetime | None:
-        monkeypatch.setattr(engine_module, "due_by", search_module.due_by)
+        monkeypatch.setattr(claims_module, "due_by", search_module.due_by)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(engine_module, "due_by", fail_once)
+    monkeypatch.setattr(claims_module, "due_by", fail_once)
     async with working(monque):
         await runs.reached(1)
     assert [type(event.error) for event in record.of(JobErrorEvent)] == [ZeroDivisionError]
@@ -278,7 +279,7 @@ async def test_a_run_that_is_lost_before_it_begins_frees_its_slot(bench: Bench) 
 
     def lose_the_other(_: JobStartEvent) -> None:
         engine = _engine(monque)
-        engine._lost({second: engine._held[second]})
+        engine._runs.lose({second: engine._held[second]})
 
     monque.once("job:start", lose_the_other)
     monque.worker("greet", runs, concurrency=2)

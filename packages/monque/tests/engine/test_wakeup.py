@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymongo.errors import OperationFailure, PyMongoError
@@ -26,7 +26,7 @@ from monque.testing import eventually
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .support import Bench, Lab
 
@@ -341,11 +341,11 @@ class Unlucky:
         self._flow = flow
         self.fails = False
 
-    async def watch(self, names: Sequence[str], *, max_await: float) -> Any:
+    async def watch(self) -> Any:
         if self.fails:
             self.fails = False
             raise OperationFailure("not this time")
-        return await self._flow.watch(names, max_await=max_await)
+        return await self._flow.watch(["greet"], max_await=60)
 
 
 async def test_a_stream_that_cannot_be_opened_after_busy_times_is_announced_when_it_can(
@@ -354,7 +354,7 @@ async def test_a_stream_that_cannot_be_opened_after_busy_times_is_announced_when
     monkeypatch.setattr(wakeup_module, "_CATCH_UP", 0)
     unlucky, wanted = Unlucky(Flow(job_collection(database, "monque_jobs"))), asyncio.Event()
     wanted.set()
-    news = wakeup_module.watch(cast("Flow", unlucky), lambda: ["greet"], wanted, first_pause=0)
+    news = wakeup_module.watch(unlucky.watch, wanted, first_pause=0)
     assert await anext(news) == Connected(again=False)
     monque_database.monque_jobs.insert_one({"name": "greet", "status": "pending"})
     assert isinstance(await anext(news), Hint)

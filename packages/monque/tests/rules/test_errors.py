@@ -21,6 +21,7 @@ from monque.errors import (
     ConnectionError,
     EmbeddedError,
     HandlerError,
+    IndexConflictError,
     InvalidArgumentError,
     InvalidCronError,
     InvalidCursorError,
@@ -155,6 +156,11 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         (WorkerRegistrationError("mail", "is taken"), "worker 'mail': is taken", {"job_name": "mail"}),
         (ConnectionError("no server"), "no server", {}),
         (
+            IndexConflictError("monque_claim", "it is hidden"),
+            "index 'monque_claim': it is hidden; `monque doctor` tells more",
+            {"index": "monque_claim", "problem": "it is hidden", "is_usable": False},
+        ),
+        (
             JobDocumentError(JOB_ID, "failCount", "expected a whole number"),
             f"job {JOB_ID}: field 'failCount': expected a whole number",
             {"job_id": JOB_ID, "field": "failCount"},
@@ -166,7 +172,7 @@ JOB_ID = ObjectId("0123456789abcdef01234567")
         ),
         (
             AggregationTimeoutError(2.5),
-            "the statistics took longer than 2.5 s; narrow the filter or raise the limit",
+            "the query took longer than 2.5 s and was ended; narrow the filter, or raise the limit",
             {"timeout": 2.5},
         ),
         (
@@ -376,6 +382,10 @@ def test_no_password_survives_redaction(password: str, scheme: str) -> None:
 
 def test_a_connection_error_is_redacted() -> None:
     assert "secret" not in str(ConnectionError("cannot reach mongodb://ada:secret@db.example: timed out"))
+
+
+def test_a_server_without_change_streams_is_told_with_what_to_do() -> None:
+    assert "make it a replica set" in str(monque.ChangeStreamsUnavailableError())
 
 
 def test_a_server_without_transactions_is_told_with_what_to_do() -> None:

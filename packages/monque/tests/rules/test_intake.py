@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from monque import (
+    FollowUp,
     InvalidArgumentError,
     InvalidJobIdentifierError,
     InvalidPayloadError,
@@ -380,7 +381,9 @@ def test_the_largest_payload_leaves_room_for_all_that_a_job_collects() -> None:
         attempts=10,
         timeout=1e6,
         retry=Retry(),
+        tags=tuple("🚀" * 254 + chr(65 + number) for number in range(20)),
     )
+    job = dataclasses.replace(job, follow_up=FollowUp(None, NOW, 10, 1e6, Retry(), job.tags))
     failure = {"at": NOW, "attempt": 10, "error": "🚀" * 2000, "traceback": "🚀" * 4000}
     after = {"settledBy": "0" * 24, "errors": [failure] * 5}
     assert len(bson.encode(to_document(job) | after)) <= 16 * 1024 * 1024

@@ -49,12 +49,17 @@ FULL: Job[dict[str, Any]] = Job(
     attempts=3,
     timeout=1.5,
     retry=Retry(max_retries=3, base=0.5, cap=60, jitter=0.1),
+    tags=("eu", "nightly run"),
+    headers={"tenant": "acme"},
     errors=(JobFailure(DATE, 1, "ValueError: no", "Traceback …"), JobFailure(DATE, 2, "KeyError", "Traceback …")),
     progress_report=Progress(0.4, "rows", DATE),
     result={"rows": 3},
     result_error="too large",
     logs=(LogLine(DATE, "INFO", "app", "hello"),),
-    follow_up=FollowUp({"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2)),
+    follow_up=FollowUp(
+        {"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2), ("us",), {"a": "b"}
+    ),
+    started_at=DATE + timedelta(seconds=4),
 )
 FAILURE = {"at": DATE, "attempt": 1, "error": "ValueError: no", "traceback": "Traceback …"}
 LINE = {"at": DATE, "level": "INFO", "logger": "app", "message": "hello"}
@@ -81,6 +86,8 @@ FULL_DOCUMENT: dict[str, Any] = {
     "attempts": 3,
     "timeout": 1500,
     "retry": POLICY,
+    "tags": ["eu", "nightly run"],
+    "headers": {"tenant": "acme"},
     "errors": [FAILURE, {**FAILURE, "attempt": 2, "error": "KeyError"}],
     "progress": {"fraction": 0.4, "message": "rows", "at": DATE},
     "result": {"rows": 3},
@@ -91,11 +98,14 @@ FULL_DOCUMENT: dict[str, Any] = {
         "nextRunAt": DATE + timedelta(days=2),
         "timeout": 2500,
         "retry": {"maxRetries": 1, "base": 1.0, "cap": 2.0, "jitter": 0},
+        "tags": ["us"],
+        "headers": {"a": "b"},
         "priority": 4,
     },
+    "startedAt": DATE + timedelta(seconds=4),
 }
 # What comes of runs is read, but never written along with the rest.
-OF_RUNS = {"errors", "progress", "result", "resultError", "logs"}
+OF_RUNS = {"errors", "progress", "result", "resultError", "logs", "startedAt"}
 REQUIRED = ["_id", "name", "data", "status", "nextRunAt", "failCount", "createdAt", "updatedAt"]
 OPTIONAL = [field for field in FULL_DOCUMENT if field not in REQUIRED]
 ATTRIBUTES = dict(zip(FULL_DOCUMENT, (field.name for field in dataclasses.fields(Job)), strict=True))
@@ -130,6 +140,7 @@ _data: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )
 _seconds = st.integers(1, 10**9).map(lambda milliseconds: milliseconds / 1000)
+_tags = st.lists(_texts, max_size=3, unique=True).map(tuple)
 _policies = st.none() | st.builds(
     Retry, max_retries=st.integers(1, 2**31), base=st.floats(0.001, 60), cap=st.floats(60, 1e6), jitter=st.floats(0, 1)
 )
@@ -156,7 +167,9 @@ _jobs: st.SearchStrategy[Job[Any]] = st.builds(
     attempts=_counts,
     timeout=st.none() | _seconds,
     retry=_policies,
-    follow_up=st.none() | st.builds(FollowUp, _data, _dates, st.integers(-10, 10), st.none() | _seconds, _policies),
+    tags=_tags,
+    follow_up=st.none()
+    | st.builds(FollowUp, _data, _dates, st.integers(-10, 10), st.none() | _seconds, _policies, _tags),
 )
 
 
@@ -188,7 +201,7 @@ def test_a_zero_elsewhere_is_written() -> None:
 @pytest.mark.parametrize("field", OPTIONAL)
 def test_an_optional_field_reads_alike_when_it_is_null_and_when_it_is_absent(field: str) -> None:
     without = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
-    expected = {"priority": 0, "attempts": 0, "errors": (), "logs": ()}.get(field)
+    expected = {"priority": 0, "attempts": 0, "tags": (), "headers": {}, "errors": (), "logs": ()}.get(field)
     for document in (without, without | {field: None}):
         assert getattr(from_document(document), ATTRIBUTES[field]) == expected
 
@@ -209,12 +222,19 @@ def test_whole_numbers_may_be_doubles(field: str, value: float) -> None:
     assert type(read) is int
 
 
+@pytest.mark.parametrize(
+    ("value", "read"), [("eu", ("eu",)), (["eu", 1, None, "us"], ("eu", "us")), ({}, ()), (1, ()), ([["eu"]], ())]
+)
+def test_of_foreign_tags_the_texts_are_read(value: Any, read: tuple[str, ...]) -> None:
+    assert from_document(stored(FULL_DOCUMENT | {"tags": value})).tags == read
+
+
 def listed(*values: Any) -> tuple[Any, ...]:
     return values
 
 
 TEXTS = ["name", "uniqueKey", "repeatInterval", "timezone", "failReason", "claimedBy", "claimToken"]
-DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat"]
+DATES = ["nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "startedAt"]
 COUNTS = ["failCount", "heartbeatInterval", "priority", "attempts"]
 STATUSES = "one of pending, processing, completed, failed, cancelled"
 LENGTH = "a number of milliseconds, at least 1, at most 1,000 years"
@@ -529,3 +549,15 @@ def test_outside_of_a_run_a_handler_is_a_function_like_any_other() -> None:
     FULL.progress(0.5, "half")
     with pytest.raises(MonqueError, match="there is no transaction here"):
         _ = FULL.session
+
+
+@pytest.mark.parametrize(("headers", "read"), [("x", {}), (None, {}), ({"a": "b", "c": 1}, {"a": "b"}), ([1], {})])
+def test_headers_that_others_wrote_keep_no_job_from_running(headers: object, read: dict[str, str]) -> None:
+    assert from_document(FULL_DOCUMENT | {"headers": headers}).headers == read
+
+
+def test_each_job_has_headers_of_its_own() -> None:
+    plain = {field: FULL_DOCUMENT[field] for field in REQUIRED}
+    one, other = from_document(plain), from_document(plain)
+    assert one.headers == {}
+    assert one.headers is not other.headers

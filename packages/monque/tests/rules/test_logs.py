@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 import logging
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -7,6 +9,7 @@ import pytest
 
 from monque import JobCompleteEvent, JobErrorEvent, JobFailEvent, JobStartEvent, Monque, logs
 from monque import events as ev
+from monque._scope import in_child
 from monque.events import Event, EventName, Events
 
 if TYPE_CHECKING:
@@ -131,3 +134,70 @@ def test_making_a_monque_leaves_the_logger_as_it_is() -> None:
     before = (logger.level, list(logger.handlers), logger.propagate, logger.disabled)
     Monque("mongodb://localhost")
     assert (logger.level, list(logger.handlers), logger.propagate, logger.disabled) == before
+
+
+# --- fields, and JSON -----------------------------------------------------------------------------------------------
+
+
+def fields_of(job: Job[Any]) -> dict[str, Any]:
+    return {"job_id": str(job.id), "job_name": "mail", "attempt": 2, "instance": "one"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, facts, *_ in LINES if "job" in facts.__code__.co_varnames])
+def test_lines_about_a_job_have_its_fields(
+    kind: type[Event], events: Events, make_job: Callable[..., Job[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = make_job(name="mail", attempts=2, claimed_by="one")
+    events.emit(kind, *next(facts for one, facts, *_ in LINES if one is kind)(job))
+    (record,) = caplog.records
+    assert vars(record).items() >= fields_of(job).items()
+
+
+def test_what_a_handler_logs_has_the_fields_of_its_job(make_job: Callable[..., Job[Any]]) -> None:
+    job = make_job(name="mail", attempts=2, claimed_by="one")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(logs.JobFields())
+    defaults = dict.fromkeys(fields_of(job), "-")
+    handler.setFormatter(logging.Formatter("%(job_name)s %(job_id)s %(attempt)s %(message)s", defaults=defaults))
+    logger = logging.getLogger("shop")
+    logger.addHandler(handler)
+    with in_child({"job": job}, lambda _: None):
+        logger.warning("inside")
+        logger.warning("own", extra={"job_id": "mine"})
+    logger.warning("outside")
+    logger.removeHandler(handler)
+    assert stream.getvalue().splitlines() == [f"mail {job.id} 2 inside", "- mine - own", "- - - outside"]
+
+
+def test_a_line_of_json(make_job: Callable[..., Job[Any]]) -> None:
+    job = make_job(name="mail", attempts=2, claimed_by="one")
+    record = logging.makeLogRecord(
+        {"name": "shop", "levelname": "INFO", "msg": "sent to %s", "args": ("é",), "created": 1.5}
+    )
+    line = {"time": "1970-01-01T00:00:01.500+00:00", "level": "INFO", "logger": "shop", "message": "sent to é"}
+    formatter = logs.JsonFormatter()
+    assert json.loads(formatter.format(record)) == line
+    with in_child({"job": job}, lambda _: None):
+        assert json.loads(formatter.format(record)) == {**line, **fields_of(job)}
+
+
+def test_json_has_whatever_a_record_was_given_in_one_line() -> None:
+    try:
+        raise ERROR
+    except ValueError as error:
+        record = logging.makeLogRecord(
+            {
+                "msg": "no\nluck",
+                "order": {"id": 3},
+                "odd": ValueError,
+                "exc_info": (ValueError, error, error.__traceback__),
+            }
+        )
+    record.stack_info = "Stack (most recent call last):\n  here"
+    written = logs.JsonFormatter().format(record)
+    assert "\n" not in written
+    line = json.loads(written)
+    assert (line["message"], line["order"], line["odd"]) == ("no\nluck", {"id": 3}, "<class 'ValueError'>")
+    assert line["exception"].splitlines()[-1] == "ValueError: no address"
+    assert line["stack"] == record.stack_info

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monque import InvalidJobIdentifierError
-from monque._names import check_job_name, check_unique_key
+from monque import InvalidArgumentError, InvalidJobIdentifierError
+from monque._names import check_job_name, check_tags, check_unique_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,33 @@ def test_a_job_name_may_be_any_visible_text(name: str) -> None:
 @pytest.mark.parametrize("key", ["a", "k" * 1024, "ü" * 1024, "user 1", *SPACES])
 def test_a_unique_key_may_hold_spaces(key: str) -> None:
     check_unique_key(key)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [None, 1, b"eu", [1], "", ["a", ""], "t" * 256, *CONTROLS, *SURROGATES, [f"{n}" for n in range(21)]],
+    ids=ascii,
+)
+def test_what_are_no_tags_is_refused(tags: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="a tag, or up to 20, each 1–255 characters") as caught:
+        check_tags(tags)
+    assert (caught.value.argument, caught.value.value) == ("tags", tags)
+
+
+@pytest.mark.parametrize(
+    ("given_", "kept"),
+    [
+        ("a b", ("a b",)),
+        (["b", "a", "b"], ("b", "a")),
+        (("ü" * 255,), ("ü" * 255,)),
+        ({"c", "b", "a"}, ("a", "b", "c")),
+        ({"x": 1}.keys(), ("x",)),
+        ([], ()),
+        (["same"] * 100, ("same",)),
+    ],
+)
+def test_each_tag_is_kept_once(given_: object, kept: tuple[str, ...]) -> None:
+    assert check_tags(given_) == kept
 
 
 def accepts(check: Callable[[object], None], text: str) -> bool:

@@ -39,7 +39,13 @@ RECURRING = Job(
     repeat_interval="0 9 * * *",
 )
 POLICY = Retry(max_retries=3, base=0.5, cap=60)
-SETTINGS: dict[str, Any] = {"timeout": 1500, "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0}}
+SETTINGS: dict[str, Any] = {
+    "timeout": 1500,
+    "retry": {"maxRetries": 3, "base": 0.5, "cap": 60.0, "jitter": 0},
+    "tags": ["a", "b"],
+    "headers": {"a": "b"},
+}
+LABELS: dict[str, Any] = {"tags": ("a", "b"), "headers": {"a": "b"}}
 ABSENT = {"$exists": False}
 SEEN = {"_id": A, "claimToken": "T", "lastHeartbeat": LATER}
 STALE = {
@@ -59,7 +65,9 @@ TAKEN_OVER = {
     "nextRunAt": "$followUp.nextRunAt",
     "priority": "$followUp.priority",
     "timeout": "$followUp.timeout",
+    "headers": "$followUp.headers",
     "retry": "$followUp.retry",
+    "tags": "$followUp.tags",
     "failCount": 0,
     "updatedAt": "$$NOW",
 }
@@ -124,7 +132,9 @@ EDGES = {
         },
     ),
     "supersede": (
-        transitions.supersede(A, replace(RECURRING, priority=3, timeout=1.5, retry=POLICY)),
+        transitions.supersede(
+            A, replace(RECURRING, priority=3, timeout=1.5, retry=POLICY, tags=("a", "b"), headers={"a": "b"})
+        ),
         {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
         {
             "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0, "priority": 3, **SETTINGS},
@@ -137,12 +147,23 @@ EDGES = {
         {"_id": A, "status": {"$in": ["pending"]}, "repeatInterval": None},
         {
             "$set": {"data": {"new": True}, "nextRunAt": LATER, "failCount": 0},
-            "$unset": {"attempts": "", "failReason": "", "followUp": "", "priority": "", "timeout": "", "retry": ""},
+            "$unset": {
+                "attempts": "",
+                "failReason": "",
+                "followUp": "",
+                "priority": "",
+                "timeout": "",
+                "retry": "",
+                "tags": "",
+                "headers": "",
+            },
             "$currentDate": TOUCHED,
         },
     ),
     "follow_up": (
-        transitions.follow_up(A, replace(RECURRING, priority=-3, timeout=1.5, retry=POLICY)),
+        transitions.follow_up(
+            A, replace(RECURRING, priority=-3, timeout=1.5, retry=POLICY, tags=("a", "b"), headers={"a": "b"})
+        ),
         {"_id": A, "status": {"$in": ["processing"]}, "repeatInterval": None},
         {
             "$set": {"followUp": {"data": {"new": True}, "nextRunAt": LATER, "priority": -3, **SETTINGS}},
@@ -181,7 +202,7 @@ EDGES = {
         {
             "$set": {"status": "processing", "claimedBy": "I", "claimToken": "T", "heartbeatInterval": 10_000},
             "$inc": {"attempts": 1},
-            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
+            "$currentDate": {"lockedAt": True, "startedAt": True, "lastHeartbeat": True, "updatedAt": True},
         },
     ),
     "complete one": (
@@ -385,7 +406,11 @@ def test_what_the_handler_said_last_can_be_part_of_another_edge() -> None:
     assert transitions.with_remark(followed, said) is followed
 
 
-@pytest.mark.parametrize("settings", [{}, {"timeout": 1.5, "retry": POLICY}], ids=["plain", "with settings"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"timeout": 1.5, "retry": POLICY, "tags": ("a", "b"), "headers": {"a": "b"}}],
+    ids=["plain", "with settings"],
+)
 @pytest.mark.parametrize("timezone", [None, "Europe/Berlin"])
 @pytest.mark.parametrize("expression", ["0 9 * * *", "0 8 * * *"])
 def test_a_new_schedule_moves_a_job_only_while_it_waits(
@@ -396,7 +421,7 @@ def test_a_new_schedule_moves_a_job_only_while_it_waits(
     values: dict[str, Any] = {"repeatInterval": expression, "data": {"new": False}}
     values |= {"timezone": timezone} if timezone else {}
     values |= SETTINGS if settings else {}
-    gone = {"followUp", "timezone", "timeout", "retry"} - values.keys()
+    gone = {"followUp", "timezone", "timeout", "retry", "tags", "headers"} - values.keys()
     unset = {"$unset": dict.fromkeys(gone, "")}
     moved = {"nextRunAt": LATER} if (expression, timezone) != ("0 9 * * *", None) else {}
     assert waiting.filter == {"_id": A, "status": {"$in": ["pending"]}}
@@ -568,9 +593,10 @@ def test_a_follow_up_takes_over_with_a_clean_slate(
     jobs = monque_database["jobs"]
     # Text that would be an expression, were it not taken as it is.
     data = {"$x": {"$literal": "$status"}, "list": ["$name", None], "none": None}
-    settings: dict[str, Any] = {"timeout": 1.5, "retry": POLICY} if priority else {}
+    several = {"timeout": 1.5, "retry": POLICY, "tags": ("a", "b"), "headers": {"a": "b"}}
+    settings: dict[str, Any] = several if priority else {}
     follow_up = FollowUp(data, FUTURE, priority, **settings)
-    own: dict[str, Any] = {"priority": -5, "timeout": 60, "retry": Retry()}
+    own: dict[str, Any] = {"priority": -5, "timeout": 60, "retry": Retry(), "headers": {"c": "d"}}
     before = stored_job(make_job, JobStatus.PROCESSING, follow_up=follow_up, unique_key="k", **own)
     jobs.insert_one(before)
     change = transitions.follow(before["_id"], "own", reason=reason)

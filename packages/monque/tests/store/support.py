@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -162,11 +163,11 @@ class Lab:
         self.jobs = database["monque_jobs"]
         # Failures are made for this name only: the test's own client is to see the truth.
         self._app = f"app-{uuid.uuid4().hex[:12]}"
-        self._uri = uri
+        self.uri = uri
 
     @asynccontextmanager
     async def connected(self, **settings: Any) -> AsyncGenerator[AsyncDatabase[Document]]:
-        async with AsyncMongoClient[Document](self._uri, appname=self._app, tz_aware=True, **settings) as client:
+        async with AsyncMongoClient[Document](self.uri, appname=self._app, tz_aware=True, **settings) as client:
             yield client.get_default_database()
 
     @contextmanager
@@ -240,3 +241,10 @@ class Proxy:
             target.write(data)
         self.lost += asked.is_set()
         target.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port

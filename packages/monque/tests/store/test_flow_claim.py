@@ -169,7 +169,9 @@ async def test_a_claim_is_written_down(flow: Flow, raw: Collection[Document], cl
     assert after is not None
     # The server reads its clock for each of them.
     ended = raw.database.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
-    assert all(clock.now() <= after[field] <= ended for field in ("lockedAt", "lastHeartbeat", "updatedAt"))
+    assert all(
+        clock.now() <= after[field] <= ended for field in ("lockedAt", "startedAt", "lastHeartbeat", "updatedAt")
+    )
     assert after == {
         **document,
         "status": "processing",
@@ -178,6 +180,7 @@ async def test_a_claim_is_written_down(flow: Flow, raw: Collection[Document], cl
         "heartbeatInterval": 10_000,
         "attempts": 2,
         "lockedAt": after["lockedAt"],
+        "startedAt": after["startedAt"],
         "lastHeartbeat": after["lastHeartbeat"],
         "updatedAt": after["updatedAt"],
     }

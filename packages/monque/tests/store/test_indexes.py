@@ -204,10 +204,15 @@ async def test_connecting_creates_what_is_missing(monque_uri: str, monque_databa
     assert set(existing) == {
         "_id_",
         indexes.CLAIM,
-        indexes.DUE,
+        indexes.URGENT,
         indexes.LEASE,
         indexes.UNIQUE,
-        indexes.SETTLED,
+        indexes.ENDED_AT,
+        indexes.CREATED,
+        indexes.PLANNED,
+        indexes.UNDONE,
+        indexes.KEY,
+        indexes.TAGS,
     }
     assert [name for name, index in existing.items() if index.get("unique")] == [indexes.UNIQUE]
 
@@ -238,24 +243,32 @@ async def test_a_job_is_in_the_indexes_of_its_status_only(
 ) -> None:
     collection = job_collection(database, "monque_jobs")
     await indexes.create(collection)
-    await collection.insert_many([stored(status, priority=1, uniqueKey=status) for status in JobStatus])
+    await collection.insert_many(
+        [stored(status, priority=1, uniqueKey=status, tags=["a", "b"]) for status in JobStatus]
+    )
     found: dict[str, set[str]] = {}
-    for name in (indexes.CLAIM, indexes.DUE, indexes.LEASE, indexes.SETTLED):
+    for name in (indexes.CLAIM, indexes.URGENT, indexes.LEASE, indexes.ENDED_AT, indexes.UNDONE):
         found[name] = await _indexed(collection, name)
     assert found == {
         indexes.CLAIM: {"pending"},
-        indexes.DUE: {"pending"},
+        indexes.URGENT: {"pending"},
         indexes.LEASE: {"processing"},
-        indexes.SETTLED: {"completed", "failed", "cancelled"},
+        indexes.ENDED_AT: {"completed", "failed", "cancelled"},
+        indexes.UNDONE: {"failed", "cancelled"},
     }
     keys = monque_database.command("validate", "monque_jobs")["keysPerIndex"]
     assert keys == {
         "_id_": 5,
         "monque_claim": 1,
-        "monque_due": 1,
+        "monque_urgent": 1,
         "monque_lease": 1,
         "monque_unique": 2,
-        "monque_settled": 3,
+        "monque_ended": 3,
+        "monque_created": 5,
+        "monque_planned": 5,
+        "monque_undone": 2,
+        "monque_key": 5,
+        "monque_tags": 10,
     }
 
 

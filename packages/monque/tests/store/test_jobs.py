@@ -711,6 +711,70 @@ async def test_a_retry_that_a_majority_did_not_confirm_is_an_error(lab: Lab) -> 
             await monque.jobs.retry_many(JobFilter(status=JobStatus.FAILED))
 
 
+# --- rescheduling and running now -----------------------------------------------------------------------------------
+
+
+async def test_a_pending_job_runs_now(monque: Monque, raw: Collection[Document]) -> None:
+    document = stored(nextRunAt=FUTURE, failCount=2, repeatInterval="@daily")
+    add(raw, document)
+    said = recorded(monque)
+    job = await monque.jobs.run_now(document["_id"])
+    after = read(raw, document)
+    assert job is not None
+    assert job.next_run_at == after["nextRunAt"] <= datetime.now(UTC) + timedelta(minutes=1)
+    assert {**after, "nextRunAt": FUTURE, "updatedAt": PAST} == document
+    assert said == []
+
+
+@pytest.mark.parametrize("status", ["processing", *SETTLED])
+async def test_what_is_not_pending_cannot_run_now(monque: Monque, raw: Collection[Document], status: str) -> None:
+    (job_id,) = add(raw, stored(status))
+    with pytest.raises(JobStateError, match=r"cannot run_now job .* expected pending") as caught:
+        await monque.jobs.run_now(job_id)
+    assert (caught.value.action, caught.value.current_status) == ("run_now", status)
+
+
+async def test_running_now_starts_a_job_at_once(database: AsyncDatabase[Document]) -> None:
+    monque = Monque(database)
+    ran: list[object] = []
+
+    @monque.worker("work")
+    async def work(job: Job[Any]) -> None:
+        ran.append(job.data)
+
+    async with monque:
+        one = await monque.enqueue("work", 1, delay=3600)
+        await monque.enqueue_many({"name": "work", "data": number, "delay": 3600} for number in (2, 3))
+        await monque.start()
+        await monque.jobs.run_now(one.id)
+        await eventually(lambda: ran == [1])
+        assert (await monque.jobs.run_now_many(JobFilter(name="work"))).count == 2
+        await eventually(lambda: len(ran) == 3)
+
+
+async def test_pending_jobs_are_rescheduled_together(monque: Monque, raw: Collection[Document]) -> None:
+    pending = add(raw, stored(), stored(priority=3), stored(nextRunAt=FUTURE))
+    add(raw, *(stored(status) for status in ("processing", *SETTLED)), stored(name="other"))
+    later = datetime(2090, 1, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert await monque.jobs.reschedule_many(JobFilter(name="work"), later) == BulkResult(3)
+    assert {document["_id"] for document in raw.find({"nextRunAt": later})} == set(pending)
+    assert await monque.jobs.reschedule_many(JobFilter(name="nobody"), later) == BulkResult(0)
+    assert (await monque.jobs.run_now_many(JobFilter(due_from=later))).count == 3
+    assert (await monque.jobs.run_now_many(JobFilter(), all=True)).count == 4
+    assert raw.count_documents({"nextRunAt": {"$gt": datetime.now(UTC) + timedelta(minutes=1)}}) == 0
+
+
+async def test_rescheduling_without_a_filter_or_a_time_is_refused(monque: Monque, raw: Collection[Document]) -> None:
+    add(raw, stored())
+    with pytest.raises(InvalidArgumentError, match="all=True"):
+        await monque.jobs.reschedule_many(JobFilter(), FUTURE)
+    with pytest.raises(InvalidArgumentError, match="all=True"):
+        await monque.jobs.run_now_many(JobFilter())
+    naive: Any = datetime(2100, 1, 1)  # noqa: DTZ001
+    with pytest.raises(InvalidArgumentError, match="run_at: expected an aware datetime"):
+        await monque.jobs.reschedule_many(JobFilter(name="work"), naive)
+
+
 # --- cost -----------------------------------------------------------------------------------------------------------
 
 
@@ -758,3 +822,17 @@ async def test_every_change_examines_about_what_it_changes(
         assert few <= await cost(jobs.delete_many(JobFilter(name="work", status=status))) <= few + 1
     some = [document["_id"] for document in raw.find({"name": "other3"}).limit(few)]
     assert await cost(jobs.delete_many(JobFilter(ids=some))) <= 2 * few
+
+
+async def test_what_is_tagged_is_changed_at_the_cost_of_the_tag(
+    monque: Monque, raw: Collection[Document], plans: list[Plan]
+) -> None:
+    raw.insert_many(stored("failed") for _ in range(5000))
+    ids = add(raw, *(stored("failed", tags=["t"]) for _ in range(10)))
+    plans.clear()
+    assert (await monque.jobs.retry_many(JobFilter(tags="t"))).count == 10
+    assert (await monque.jobs.run_now_many(JobFilter(tags="t"))).count == 10
+    assert (await monque.jobs.cancel_many(JobFilter(tags="t"))).count == 10
+    assert (await monque.jobs.delete_many(JobFilter(tags="t"))).count == 10
+    assert sum(plan.keys for plan in plans) <= 5 * 11
+    assert raw.count_documents({"_id": {"$in": ids}}) == 0

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from monque import (
     PayloadTooLargeError,
     Retry,
     Router,
+    Severity,
     UniqueKeyConflictError,
     _monque,
 )
@@ -72,10 +74,12 @@ class Heard:
 def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Database[Data]) -> None:
     later = datetime(2100, 1, 1, tzinfo=UTC)
     jobs = [
-        monque.enqueue("a", {"n": 1}, run_at=later, unique_key="k", priority=3, timeout=30, retry=Retry(base=3, cap=9)),
+        monque.enqueue(
+            "a", {"n": 1}, run_at=later, unique_key="k", priority=3, timeout=30, retry=Retry(base=3, cap=9), tags=["t"]
+        ),
         monque.enqueue(NewJob(name="b", delay=60)),
         monque.now("c", [1]),
-        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily", timeout=5),
+        monque.schedule("@daily", "d", {"kind": 1}, timezone="Europe/Berlin", unique_key="daily", timeout=5, tags="x"),
         *monque.enqueue_many([("e", 1), {"name": "f", "data": 2}]),
         *monque.enqueue_many(("g", number) for number in range(2)),
     ]
@@ -83,6 +87,7 @@ def test_jobs_are_enqueued_in_every_way(monque: Monque, monque_database: Databas
     assert (jobs[0].next_run_at, jobs[0].unique_key, jobs[0].priority) == (later, "k", 3)
     assert (jobs[0].timeout, jobs[0].retry) == (30.0, Retry(base=3, cap=9))
     assert (jobs[3].repeat_interval, jobs[3].timezone, jobs[3].timeout) == ("@daily", "Europe/Berlin", 5.0)
+    assert (jobs[0].tags, jobs[3].tags) == (("t",), ("x",))
     assert [monque.jobs.get(job.id) for job in jobs] == jobs
     assert monque_database["monque_jobs"].count_documents({}) == 8
     assert monque.enqueue("a", unique_key="k") == jobs[0]
@@ -560,7 +565,9 @@ def parameters(method: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def public(face: type) -> set[str]:
-    return {name for name in vars(face) if not name.startswith("_")}
+    # Of `Jobs`, also what its parts have.
+    names = dir(face) if issubclass(face, Jobs | asynchronous.Jobs) else vars(face)
+    return {name for name in names if not name.startswith("_")}
 
 
 def test_both_faces_have_the_same_methods_with_the_same_parameters() -> None:
@@ -576,3 +583,46 @@ def test_every_method_says_what_it_does_and_no_example_awaits() -> None:
     for face in (Monque, Jobs):
         for name in public(face):
             assert "await " not in (inspect.getdoc(getattr(face, name)) or "await "), name
+
+
+# --- looking at jobs ------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_found_paged_through_and_counted(monque: Monque) -> None:
+    made = monque.enqueue_many([("work", number) for number in range(5)])
+    assert monque.jobs.find(order="created", limit=2) == made[:2]
+    page = monque.jobs.page(JobFilter(name="work"), order="created", size=3)
+    assert monque.jobs.page(JobFilter(name="work"), order="created", cursor=page.next).jobs == made[3:]
+    assert monque.jobs.count(JobFilter(name="work")) == 5
+    assert monque.jobs.stats().created == 5
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    assert monque.jobs.reschedule_many(JobFilter(name="work"), later).count == 5
+    job = monque.jobs.run_now(made[0].id)
+    assert job is not None
+    assert job.next_run_at < later
+    assert monque.jobs.run_now_many(JobFilter(name="work")).count == 5
+
+
+def test_jobs_are_watched(monque: Monque, monque_database: Database[Data]) -> None:
+    changes = monque.jobs.watch(JobFilter(name="work"))
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(next(changes)))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not seen and time.monotonic() < deadline:
+        monque.enqueue("work")
+        thread.join(0.05)
+    thread.join()
+    assert [change.kind for change in seen] == ["created"]
+    changes.close()
+    with pytest.raises(StopIteration):
+        next(changes)
+
+
+def test_the_doctor_waits_too(monque_uri: str, monque_database: Database[Data]) -> None:
+    with Monque(monque_uri, Options(create_indexes=False)) as monque:
+        monque.enqueue("work", delay=60)
+        assert monque.diagnose().severity is Severity.ERROR
+        assert len(monque.fix_indexes().created) > 5
+        assert monque.diagnose().severity is Severity.OK
+    assert "monque_claim" in monque_database["monque_jobs"].index_information()

@@ -20,8 +20,10 @@ from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
 from monque._codec import with_stand_ins
-from monque._store.errors import TOO_LARGE, is_key_taken
+from monque._store.errors import NOT_ALLOWED, TOO_LARGE, is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
+from monque._store.mending import Mender
+from monque._store.orders import Orders, fleet_of, read_orders, told, watch_orders
 from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
@@ -110,11 +112,13 @@ class Survey:
         next_due: When the next job is due.
         leases: The jobs in processing whose leases were renewed longest ago, as documents with a few fields.
         now: The server's time; None if there was nothing to see.
+        orders: What the instance was told.
     """
 
     next_due: datetime | None
     leases: list[Document]
     now: datetime | None
+    orders: Orders
 
 
 def job_collection(database: AsyncDatabase[Any], name: str) -> AsyncCollection[Document]:
@@ -146,15 +150,33 @@ def unless_active(job: Job[Any]) -> tuple[Document, Document]:
     return query, {"$setOnInsert": to_document(job)}
 
 
+def survey_pipeline(collection: str, names: Sequence[str], age: float) -> list[Document]:
+    """How a survey is asked for."""
+    later = {"$expr": {"$gt": ["$nextRunAt", {"$subtract": ["$$NOW", math.ceil(age * 1000)]}]}}
+    parts: list[list[Document]] = []
+    for some in portions(names):
+        due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$type": "date"}, **later}
+        parts += [
+            _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1, "now": "$$NOW"})
+            for priority in (None, {"$exists": True})
+        ]
+    held = {"status": JobStatus.PROCESSING.value}
+    parts.append(_first_by("lastHeartbeat", held, OLDEST_LEASES, _LEASE_FIELDS))
+    return union(collection, parts)
+
+
 class Flow:
     """A job's way through the database."""
 
-    def __init__(self, collection: AsyncCollection[Document]) -> None:
+    def __init__(self, collection: AsyncCollection[Document], mender: Mender | None = None) -> None:
         self._jobs = collection
+        self._mender = mender or Mender(collection)
         # For looking at documents of which only a few fields matter: bad text in one must not hide the others.
         lenient = collection.codec_options.with_options(unicode_decode_error_handler="replace")
         self._glance = collection.with_options(codec_options=lenient)
+        self._fleet = fleet_of(collection)
         self._stuck: dict[object, float] = {}
+        self._may_see_fleet = True
 
     @property
     def collection(self) -> AsyncCollection[Document]:
@@ -218,7 +240,7 @@ class Flow:
         Those in `besides` do not count, and more than `at_once` are not looked for, whatever the limit.
         """
         search = Search(self._glance, besides=[*besides, *self._stuck_now()], skip=skip)
-        return await search.find(wanted, limit, at_once or limit)
+        return await self._mender.asked(lambda: search.find(wanted, limit, at_once or limit))
 
     async def claim(
         self,
@@ -280,26 +302,39 @@ class Flow:
             found = self._glance.find({"_id": {"$in": jobs}}, {"status": 1, "job": ended}).batch_size(len(jobs) + 1)
             return {row["_id"]: (str(row.get("status")), row.get("job")) async for row in found}
 
-    async def survey(self, names: Sequence[str], age: float) -> Survey:
-        """When the next job of `names` is due, and which leases are the oldest; one command.
+    async def survey(self, names: Sequence[str], age: float, instance: str = "") -> Survey:
+        """When the next job of `names` is due, which leases are the oldest, what the instance was told; one command.
 
         A job that was due more than `age` seconds ago does not count: it has been seen.
         """
-        later = {"$expr": {"$gt": ["$nextRunAt", {"$subtract": ["$$NOW", math.ceil(age * 1000)]}]}}
-        parts: list[list[Document]] = []
-        for some in portions(names):
-            due = {"name": {"$in": some}, "status": JobStatus.PENDING.value, "nextRunAt": {"$type": "date"}, **later}
-            parts += [
-                _first_by("nextRunAt", {**due, "priority": priority}, 1, {"_id": 0, "nextRunAt": 1, "now": "$$NOW"})
-                for priority in (None, {"$exists": True})
-            ]
-        held = {"status": JobStatus.PROCESSING.value}
-        parts.append(_first_by("lastHeartbeat", held, OLDEST_LEASES, _LEASE_FIELDS))
-        rows = await (await self._glance.aggregate(union(self._jobs.name, parts), hint=CLAIM)).to_list()
+        rows = await self._mender.asked(lambda: self._survey(survey_pipeline(self._jobs.name, names, age), instance))
         # A date beyond the year 9999 is no datetime, and nothing to wait for.
-        dates = [row["nextRunAt"] for row in rows if "_id" not in row and isinstance(row["nextRunAt"], datetime)]
+        dates = [row["nextRunAt"] for row in rows if "nextRunAt" in row and "_id" not in row]
         leases = [row for row in rows if "_id" in row and is_id(row["_id"])]
-        return Survey(min(dates, default=None), leases, rows[0]["now"] if rows else None)
+        return Survey(
+            min((date for date in dates if isinstance(date, datetime)), default=None),
+            leases,
+            rows[0]["now"] if rows else None,
+            read_orders(rows),
+        )
+
+    async def _survey(self, pipeline: list[Document], instance: str) -> list[Document]:
+        if self._may_see_fleet:
+            mine, fields = told(instance)
+            part: list[Document] = [{"$match": mine}, {"$project": fields}]
+            pipeline = [*pipeline, {"$unionWith": {"coll": self._fleet.name, "pipeline": part}}]
+        return await (await self._glance.aggregate(pipeline, hint=CLAIM)).to_list()
+
+    async def orders(self, instance: str) -> Orders:
+        """What an instance was told."""
+        try:
+            return read_orders(await self._fleet.find(*told(instance)).to_list())
+        except OperationFailure as error:
+            if error.code != NOT_ALLOWED:
+                raise
+        # A user who may only use the jobs: nobody can direct this instance, but it works.
+        self._may_see_fleet = False
+        return Orders()
 
     async def recover(self, changes: Sequence[Transition]) -> int:
         """Take back jobs whose leases ran out; how many there were, others may have been quicker.
@@ -347,6 +382,10 @@ class Flow:
             [{"$match": {"$or": wanted}}, {"$project": project}], max_await_time_ms=round(max_await * 1000)
         )
 
+    async def watch_orders(self, instance: str, *, max_await: float) -> AsyncChangeStream[Document]:
+        """A stream of hints that an instance may have been told something new."""
+        return await watch_orders(self._fleet, instance, max_await=max_await)
+
     async def _insert(self, jobs: Sequence[Job[Any]]) -> dict[object, OperationFailure]:
         """Store jobs; why those are missing that could not be."""
         try:
@@ -366,7 +405,7 @@ class Flow:
         query = {"name": {"$in": names}, "uniqueKey": {"$in": keys}, "status": {"$in": ACTIVE}}
         wanted = {_identity(job) for job in taken}
         holders: dict[object, Job[Any] | Exception] = {}
-        async for document in self._glance.find(query, hint=UNIQUE):
+        for document in await self._mender.asked(lambda: self._glance.find(query, hint=UNIQUE).to_list()):
             identity = document["name"], document["uniqueKey"]
             if identity in wanted:
                 try:

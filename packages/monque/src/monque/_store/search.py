@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from monque import _transitions as transitions
 from monque._store.indexes import CLAIM, CLAIM_ORDER
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 # More ranges than this in one ordered scan and the server would sort in memory instead of merging.
 _NAMES_PER_SCAN = 100
@@ -177,7 +178,7 @@ def is_id(value: object) -> bool:
     return not isinstance(value, dict)
 
 
-def portions(names: Sequence[str]) -> list[Sequence[str]]:
+def portions(names: Sequence[T]) -> list[Sequence[T]]:
     """The names in as few scans as can be."""
     return [names[start : start + _NAMES_PER_SCAN] for start in range(0, len(names) or 1, _NAMES_PER_SCAN)]
 

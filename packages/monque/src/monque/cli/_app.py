@@ -1,105 +1,99 @@
-"""The commands, their arguments, and how their errors end."""
+"""The commands, in groups, and how their errors end.
+
+A new command has a file of its own with a function, whose signature is what it understands and whose docstring is its
+help. Here it takes two lines: one that imports it, and one in `_app` that gives it a name and a group.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
-from pathlib import Path  # noqa: TC003  read at run time for the command's arguments
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError, Parameter, validators
+from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 from rich.text import Text
 
-from monque.cli import bench, demo
-from monque.cli._bench.settings import Part, Settings
+from monque.cli import bench, completion, demo, doctor, enqueue, fleet, jobs, stats, top, worker
 from monque.cli._errors import UsageError
-from monque.errors import MonqueError, redact
+from monque.cli._help import add_command, help_of
+from monque.errors import ConfigurationError, InvalidArgumentError, MonqueError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_EXAMPLES = """Examples:
+_HELP = """A background-job queue and scheduler on MongoDB.
 
-    monque demo                        # Python's own library, one job per file
-    monque demo ~/project              # the Python files of a directory
-    monque demo --json > summary.json  # for scripts
-    monque bench                       # what it costs on your server, beside the driver alone
+Commands that look at a database take it from --uri or $MONQUE_URI; without either it is the embedded one.
+Exit codes: 0 done, 1 an error or nothing found, 2 wrong arguments, 130 interrupted.
+
+Examples:
+
+    monque demo                                  # see it work
+    monque worker app:monque                     # run the workers of app.py
+    monque enqueue send-email to=a@b.c --in 10m  # ask for a job
+    monque jobs list --status failed             # see what went wrong
+    monque jobs retry --name send-email          # and let it run again
+    monque top                                   # watch all of it
 """
 
-_USUAL = Settings()
+_GROUPS = ("Work", "Ask for jobs", "Jobs", "Instances and pauses", "Try, measure, set up")
 
-_EXIT_CODES = {CycloptsError: 2, UsageError: 2, MonqueError: 1, KeyboardInterrupt: 130}
+_EXIT_CODES = {
+    CycloptsError: 2,
+    UsageError: 2,
+    InvalidArgumentError: 2,
+    ConfigurationError: 2,
+    MonqueError: 1,
+    KeyboardInterrupt: 130,
+}
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as with other programs
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and say its exit code; errors that are no bugs become one line on stderr."""
     try:
-        code = _app()(arguments, exit_on_error=False, result_action="return_value")
+        code = _app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except (CycloptsError, UsageError, MonqueError, KeyboardInterrupt) as error:
         return _end_with(error)
+    except BrokenPipeError:
+        # Whoever read has seen enough. What Python flushes at its end must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     return code or 0
 
 
 def _end_with(error: BaseException) -> int:
-    if not isinstance(error, CycloptsError):  # which has been shown already
-        line = Text(f"monque: {redact(str(error)) or 'interrupted'}", style="red")
-        Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+    said = "\n".join([str(error) or "interrupted", *getattr(error, "__notes__", ())])
+    # Some messages have lines of their own, of which one may be a pointer to the place above.
+    words = "; ".join(line.strip() for line in said.splitlines() if line.strip(" ^"))
+    Console(stderr=True, highlight=False).print(Text(f"monque: {redact(words)}", style="red"), soft_wrap=True)
     return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
 
 
 def _app() -> App:
+    text, examples = help_of(_HELP)
     app = App(
         name="monque",
-        help="A background-job queue and scheduler on MongoDB.",
-        help_epilogue=_EXAMPLES,
-        help_format="markdown",
+        help=text,
+        help_epilogue=examples,
+        help_format="plaintext",
         version=version("monque"),
-        error_console=Console(stderr=True),
         suppress_keyboard_interrupt=False,
     )
-    app.command(_demo, name="demo")
-    app.command(_bench, name="bench")
+    working, asking, looking, directing, trying = (Group(title, sort_key=place) for place, title in enumerate(_GROUPS))
+    add_command(app, worker.command, "worker", group=working)
+    add_command(app, enqueue.enqueue, "enqueue", group=asking)
+    add_command(app, enqueue.schedule, "schedule", group=asking)
+    app.command(jobs.commands(looking))
+    add_command(app, stats.command, "stats", group=looking)
+    add_command(app, top.command, "top", group=looking)
+    for name in ("instances", "drain", "undrain", "pause", "resume", "paused"):
+        add_command(app, getattr(fleet, name), name, group=directing)
+    add_command(app, demo.command, "demo", group=trying)
+    add_command(app, bench.command, "bench", group=trying)
+    add_command(app, doctor.command, "doctor", group=trying)
+    add_command(app, completion.command_of(app), "completion", group=trying)
     return app
-
-
-def _demo(
-    path: Path | None = None,
-    /,
-    *,
-    concurrency: Annotated[int, Parameter(alias="-c", validator=validators.Number(gte=1))] = demo.DEFAULT_CONCURRENCY,
-    json: Annotated[bool, Parameter(negative=())] = False,
-    uri: Annotated[str | None, Parameter(env_var="MONQUE_URI", show_env_var=True)] = None,
-) -> int:
-    """Analyse Python files, one job each: lines, functions, classes, hash.
-
-    Files that cannot be read or parsed fail, are retried and end as failed. Ctrl-C stops after the running jobs; a
-    second one cuts them short. The jobs stay in the database for a day, for you to look at.
-
-    Args:
-        path: A directory or a file; without it the standard library of the running Python.
-        concurrency: How many jobs run at once.
-        json: Print the summary as one JSON object and nothing else on stdout.
-        uri: The MongoDB to use; without it an embedded one is started.
-    """
-    return demo.command(path, concurrency=concurrency, as_json=json, uri=uri)
-
-
-def _bench(
-    *parts: Part | Literal["all"],
-    settings: Settings = _USUAL,
-    json: Annotated[bool, Parameter(negative=())] = False,
-    uri: Annotated[str | None, Parameter(env_var="MONQUE_URI", show_env_var=True)] = None,
-) -> int:
-    """Measure what Monque costs on a server, beside the same work done with the driver alone.
-
-    Without parts: drain, enqueue, latency, idle and processes, which takes some minutes. Look at the ratios: absolute
-    figures differ from machine to machine and from minute to minute. It works in collections that it makes itself, in
-    the database of the URI or else in `monque_bench`, and drops them at the end.
-
-    Args:
-        parts: What to measure.
-        settings: How much of it.
-        json: Print the figures as one JSON object and nothing else on stdout.
-        uri: The MongoDB to use; without it an embedded one is started, and thrown away afterwards.
-    """
-    return bench.command(parts, settings=settings, as_json=json, uri=uri)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from monque._connection import open_database
 from monque._store.errors import driver_errors
-from monque.cli._errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -20,19 +19,11 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
 
-_SCHEMES = ("mongodb://", "mongodb+srv://")
-
 RESULTS = "_results"
 KEPT = timedelta(days=1)
 
 _TIME = "%Y%m%dT%H%M%S"
 _NAME = re.compile(r"demo_(?P<time>\d{8}T\d{6})\d*_\d+(_results)?")
-
-
-def check_uri(uri: str | None) -> None:
-    """Refuse what is none of MongoDB, without showing it: it may hold a password."""
-    if uri and not uri.startswith(_SCHEMES):
-        raise UsageError("--uri, or $MONQUE_URI: expected a URI that begins with mongodb:// or mongodb+srv://")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from monque.cli._bench import drain, enqueue, history, idle, latency, memory, processes, sweeps
 from monque.cli._bench.errors import SkippedError
@@ -14,7 +14,7 @@ from monque.cli._bench.machine import machine, sentence
 from monque.cli._bench.place import open_place
 from monque.cli._bench.screen import Screen
 from monque.cli._bench.settings import USUAL, Bench, Part, Settings
-from monque.cli._place import check_uri
+from monque.cli._options import Json, Uri, check_uri
 from monque.cli._signals import Interruption
 
 if TYPE_CHECKING:
@@ -34,26 +34,35 @@ _PARTS: Mapping[Part, Callable[[Bench], Awaitable[Findings]]] = {
 }
 
 
-def command(parts: Sequence[str], *, settings: Settings, as_json: bool, uri: str | None) -> int:
-    """Run the bench.
+_USUAL = Settings()
+
+
+def command(
+    *parts: Part | Literal["all"],
+    settings: Settings = _USUAL,
+    json: Json = False,
+    uri: Uri = None,
+) -> int:
+    """Measure what Monque costs on a server, beside the same work done with the driver alone.
+
+    Without parts: drain, enqueue, latency, idle and processes, which takes some minutes. Look at the ratios: absolute
+    figures differ from machine to machine and from minute to minute. It works in collections that it makes itself, in
+    the database of the URI or else in `monque_bench`, and drops them at the end.
+
+    Examples:
+        monque bench                       # the usual parts
+        monque bench drain --jobs 2000     # one of them, with less to do
 
     Args:
-        parts: What to measure; nothing for the usual ones, "all" for all there is.
-        settings: How much.
-        as_json: Whether the figures are to be JSON.
-        uri: The MongoDB to use; None for an embedded one.
-
-    Returns:
-        The exit code: 0, or 128 + n after signal n.
-
-    Raises:
-        UsageError: Something that was asked for makes no sense.
-        MonqueError: The database cannot be used, or a run did not come to its end.
+        parts: What to measure.
+        settings: How much of it.
+        json: Print the figures as one JSON object and nothing else on stdout.
+        uri: The MongoDB to use; without it an embedded one is started, and thrown away afterwards.
     """
     check_uri(uri)
     # What an instance logs, the table would not survive.
     logging.getLogger("monque").addHandler(logging.NullHandler())
-    return asyncio.run(measure(chosen(parts), settings, Screen(as_json=as_json), uri))
+    return asyncio.run(measure(chosen(parts), settings, Screen(as_json=json), uri))
 
 
 def chosen(parts: Sequence[str]) -> list[Part]:

@@ -9,7 +9,9 @@ import sysconfig
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
 
 from monque import Concurrency, JobStatus, Monque, Options, Polling, Retry
 from monque._store.errors import driver_errors
@@ -17,8 +19,9 @@ from monque._upkeep import happens_within
 from monque.cli._analysis import find_files
 from monque.cli._analyst import Analyst
 from monque.cli._errors import UsageError
+from monque.cli._options import Json, Uri, check_uri
 from monque.cli._paths import shown, to_stored
-from monque.cli._place import check_uri, open_place
+from monque.cli._place import open_place
 from monque.cli._progress import Progress
 from monque.cli._screen import Screen
 from monque.cli._signals import Interruption
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     from monque.cli._place import Place
 
 # Measured: below this the jobs wait for the database, above it they wait for a thread.
-DEFAULT_CONCURRENCY = 8 * (os.cpu_count() or 1)
+_CONCURRENCY = 8 * (os.cpu_count() or 1)
+
+_AtLeastOne = Annotated[int, Parameter(alias="-c", validator=validators.Number(gte=1), show_default=False)]
 
 _WORKER = "analyse-file"
 _BATCH = 250
@@ -52,21 +57,29 @@ class Files:
     paths: Sequence[Path]
 
 
-def command(path: Path | None, *, concurrency: int, as_json: bool, uri: str | None) -> int:
-    """Run the demo.
+def command(
+    path: Path | None = None,
+    /,
+    *,
+    concurrency: _AtLeastOne = _CONCURRENCY,
+    json: Json = False,
+    uri: Uri = None,
+) -> int:
+    """Analyse Python files, one job each: lines, functions, classes, hash.
+
+    Files that cannot be read or parsed fail, are retried and end as failed. Ctrl-C stops after the running jobs; a
+    second one cuts them short. The jobs stay in the database for a day, for you to look at.
+
+    Examples:
+        monque demo                        # Python's own library, one job per file
+        monque demo ~/project              # the Python files of a directory
+        monque demo --json > summary.json  # for scripts
 
     Args:
-        path: A directory or a file; None for Python's own library.
-        concurrency: How many jobs run at once.
-        as_json: Whether the summary is to be JSON.
-        uri: The MongoDB to use; None for the embedded one.
-
-    Returns:
-        The exit code: 0 if every job has ended, 128 + n after signal n, else 1.
-
-    Raises:
-        UsageError: There is nothing to analyse in `path`, or `uri` is none of MongoDB.
-        MonqueError: The database cannot be used.
+        path: A directory or a file; without it the standard library of the running Python.
+        concurrency: How many jobs run at once; without it eight for each processor.
+        json: Print the summary as one JSON object and nothing else on stdout.
+        uri: The MongoDB to use; without it an embedded one is started.
     """
     check_uri(uri)
     files = choose_files(path)
@@ -75,7 +88,7 @@ def command(path: Path | None, *, concurrency: int, as_json: bool, uri: str | No
     with warnings.catch_warnings():
         # The compiler's opinion of the files is of no interest here.
         warnings.simplefilter("ignore")
-        return asyncio.run(_run(files, Screen(as_json=as_json), concurrency=concurrency, uri=uri))
+        return asyncio.run(_run(files, Screen(as_json=json), concurrency=concurrency, uri=uri))
 
 
 def choose_files(path: Path | None) -> Files:

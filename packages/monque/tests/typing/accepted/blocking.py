@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
-from monque import BulkResult, Job, JobCompleteEvent, JobFilter, NewJob, Options
+from monque import BulkResult, Health, Instance, Job, JobCompleteEvent, JobFilter, NewJob, Options, Pause
 from monque.sync import Monque
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ def produce(client: MongoClient[dict[str, Any]], items: Iterator[tuple[str, int]
         assert_type(monque.enqueue_many([NewJob(name="mail"), {"name": "mail"}, ("mail", 1)]), list[Job[Any]])
         for jobs in monque.enqueue_stream(items, session=session):
             assert_type(jobs, list[Job[Any]])
+
+
+def operate(monque: Monque) -> None:
+    assert_type(monque.fleet.pause("mail", duration=timedelta(minutes=10), reason="down"), Pause)
+    assert_type(monque.fleet.resume("mail"), bool)
+    assert_type(monque.fleet.paused(), list[Pause])
+    assert_type(monque.fleet.instances(), list[Instance])
+    assert_type(monque.fleet.drain("id"), bool)
+    assert_type(monque.health(), Health)
 
 
 def manage(monque: Monque, job: Job[Any]) -> None:

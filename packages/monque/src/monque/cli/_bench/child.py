@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monque import Job, Monque, Options
 from monque._connection import open_database
 from monque.cli._bench import work
 from monque.cli._bench.work import Load
+from monque.cli._memory import MEMORY, memory
 from monque.errors import MonqueError, redact
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from monque import JobCompleteEvent
 
-MEMORY = Path("/proc/self/statm")
 _WARM_UP = 500
 
 
@@ -105,16 +104,6 @@ def _tell_of_memory(monque: Monque, every: int) -> None:
             tell(bytes=memory(MEMORY))
 
     monque.on("job:complete", count)
-
-
-def memory(statm: Path) -> int:
-    """The memory this process has now, or where that is not to be found out, the most it had."""
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 async def consume(database: AsyncDatabase[Any], task: Mapping[str, Any], _: asyncio.Event) -> None:

@@ -1,0 +1,1 @@
+"""What is looked at to tell whether a collection of jobs is in good health; nothing here writes."""
