@@ -52,6 +52,7 @@ def repository(tmp_path: Path) -> Path:
         "docs/test_pages.py": "",
         "examples/small.py": '"""A small one.\n\nSecond line."""\n',
         "examples/test_examples.py": "",
+        "examples/testing/test_small.py": '"""Its test."""\n',
         "results/m.json": "{}",
         "CONTRIBUTING.md": "[decisions](docs/decisions/)",
         "packages/p/pyproject.toml": "",
@@ -78,13 +79,18 @@ def test_links_lead_to_where_things_are_on_the_site(repository: Path, tmp_path: 
         "decisions/index.md",
         "examples/index.md",
         "examples/small.md",
+        "examples/testing/index.md",
+        "examples/testing/test_small.md",
         "files/results/m.json",
         "guides/a.md",
         "images/p.svg",
         "index.md",
         "project/contributing.md",
     }
-    assert "| [small.py](small.md) | A small one. |" in (pages / "examples/index.md").read_text()
+    assert (
+        "| [small.py](small.md) | A small one. |\n| [testing/test_small.py](testing/test_small.md) | Its test. |\n"
+    ) in (pages / "examples/index.md").read_text()
+    assert (pages / "examples/testing/index.md").read_text().startswith("# Testing\n")
     assert (pages / "examples/small.md").read_text().startswith('# small.py\n\n```python\n"""A small one.\n')
 
 
