@@ -21,7 +21,7 @@ from monque._questions import FIRST_PAUSE, Questions
 from monque._runs import Runs
 from monque._settler import Settler
 from monque._shutdown import Shutdown
-from monque._store.fleet import MOST_RUNNING, running_facts
+from monque._store.orders import MOST_RUNNING, running_facts
 from monque._timetable import Timetable
 from monque._wakeup import Hint, Wakeup
 from monque.errors import MonqueError

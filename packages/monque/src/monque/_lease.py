@@ -19,7 +19,7 @@ import pymongo
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
 
-from monque._store.fleet import EXPIRED, fleet_name, instance_id, sign_of_life
+from monque._store.orders import EXPIRED, fleet_name, instance_id, sign_of_life
 from monque.errors import BlockedEventLoopError
 from monque.job import JobStatus
 

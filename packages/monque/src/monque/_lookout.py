@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from monque import events as ev
 from monque._recovery import Recovery, plan_recovery
-from monque._store.fleet import Orders
 from monque._store.flow import OLDEST_LEASES
+from monque._store.orders import Orders
 from monque.options import seconds
 
 if TYPE_CHECKING:

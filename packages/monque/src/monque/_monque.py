@@ -517,6 +517,7 @@ class Monque(Declares):
 
         Example:
             >>> import asyncio
+            >>> from monque import Severity
             >>> async def main() -> None:
             ...     async with Monque() as monque:
             ...         diagnosis = await monque.diagnose()

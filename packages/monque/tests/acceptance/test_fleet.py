@@ -59,7 +59,7 @@ async def test_a_pause_is_obeyed_by_all_and_outlives_them(
         assert begun < 1500
         assert statuses(monque_database) == {"pending": 1500 - begun, "completed": begun}
 
-        await monque.enqueue_many([("free", {})] * 200)
+        await monque.enqueue_many([("free", {"n": 1})] * 200)
         await patiently(lambda: statuses(monque_database)["completed"] == begun + 200)
         # Others take their places, and know.
         for process in processes:
@@ -67,7 +67,7 @@ async def test_a_pause_is_obeyed_by_all_and_outlives_them(
         others = [start_process(options=OPTIONS, names=names) for _ in range(2)]
         for process in others:
             await process.until_told("changestream:connected")
-        await monque.enqueue_many([("free", {})] * 200)
+        await monque.enqueue_many([("free", {"n": 1})] * 200)
         await patiently(lambda: statuses(monque_database)["completed"] == begun + 400)
         assert statuses(monque_database) == {"pending": 1500 - begun, "completed": begun + 400}
 
@@ -105,7 +105,7 @@ async def test_a_drained_process_leaves_the_work_to_the_others(
             """How many of so many jobs it runs."""
             mine = {"pid": drained.pid}
             before = monque_database.entries.count_documents(mine)
-            await monque.enqueue_many([("job", {})] * jobs)
+            await monque.enqueue_many([("job", {"n": 1})] * jobs)
             await patiently(lambda: statuses(monque_database).keys() == {"completed"})
             return monque_database.entries.count_documents(mine) - before
 

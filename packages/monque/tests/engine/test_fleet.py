@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 from collections import Counter
 from datetime import timedelta
@@ -31,9 +30,9 @@ from monque import (
     Polling,
 )
 from monque import _lease as lease_module
-from monque.testing import eventually
+from monque.testing import Program, eventually
 
-from .support import NO_POLLS, Gate, Record, program, working
+from .support import NO_POLLS, Gate, Record, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,7 +358,7 @@ async def test_who_may_only_use_the_jobs_works_without_being_directed(lab: Lab) 
     record, runs = Record(monque), Gate()
     runs.open()
     monque.worker("greet", runs)
-    refused = {"errorCode": 13, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
+    refused: dict[str, Any] = {"errorCode": 13, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
     with lab.failing("find", "aggregate", "update", "delete", **refused):
         async with other, working(monque):
             await other.fleet.pause("greet")
@@ -465,12 +464,11 @@ asyncio.run(monque.run())
 
 async def test_an_instance_that_vanishes_is_missing_and_some_time_later_forgotten(bench: Bench) -> None:
     async with bench.monque() as monque:
-        with program(_WORKER, bench.uri) as process:
+        with Program("-c", _WORKER, bench.uri) as process:
             await eventually(lambda: fleet(bench).count_documents({}) == 1, timeout=30)
             (instance,) = await monque.fleet.instances()
             assert (instance.pid, instance.status) == (process.pid, "working")
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
         await eventually(lambda: bench.now() - instance.last_beat > timedelta(seconds=4), timeout=20)
         (instance,) = await monque.fleet.instances()
         assert instance.status == "missing"
@@ -496,7 +494,7 @@ async def test_a_sign_of_life_that_was_deleted_comes_back(bench: Bench) -> None:
 async def test_an_instance_whose_database_is_gone_ends_all_the_same(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "_GOODBYE", 0.2)
     monque = lab.monque()
-    refused = {"errorCode": 2, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
+    refused: dict[str, Any] = {"errorCode": 2, "namespace": f"{lab.database_name}.monque_jobs_fleet"}
     async with working(monque):
         await shown(monque, monque, "working")
         lab.fail("delete", **refused)

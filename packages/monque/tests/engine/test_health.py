@@ -164,7 +164,11 @@ async def test_without_a_server_that_takes_writes_it_is_not_connected(
     monque = bench.monque()
     async with monque:
         topology = type(monque._connection().client.topology_description)
-        monkeypatch.setattr(topology, "has_writable_server", lambda _: False)
+
+        def has_none(_: object) -> bool:
+            return False
+
+        monkeypatch.setattr(topology, "has_writable_server", has_none)
         assert reason(monque, "no server that takes writes")
         await monque.start()
         assert reason(monque, "no server that takes writes")

@@ -95,7 +95,7 @@ class ChangingMany(Core):
 
         Example:
             >>> import asyncio
-            >>> from monque import Monque
+            >>> from monque import JobStatus, Monque
             >>> async def main() -> None:
             ...     async with Monque() as monque:
             ...         await monque.enqueue_many([("resize", {"page": 1}), ("resize", {"page": 2})])

@@ -1,133 +1,28 @@
-"""The fleet: which instances there are, and what they were told. It lives in a collection beside the jobs."""
+"""The fleet for people: which instances there are, and what they are told."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from pymongo import ReturnDocument
-from pymongo.read_concern import ReadConcern
 
 from monque._names import check_job_name
 from monque._store.errors import driver_errors
+from monque._store.orders import IN_FORCE, INSTANCE, INSTANCES, PAUSE, PAUSES, date_of, fleet_of, instance_id
 from monque.errors import InvalidArgumentError
 from monque.fleet import Instance, InstanceStatus, Pause, RunningJob
 from monque.options import Duration, is_duration, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from bson import ObjectId
-    from pymongo.asynchronous.change_stream import AsyncChangeStream
     from pymongo.asynchronous.collection import AsyncCollection
-
-    from monque.job import Job
 
 Document = dict[str, Any]
 
 _LONGEST_REASON = 1000
-# Runs that an instance tells of, those that have taken longest.
-MOST_RUNNING = 20
-# An instance that has vanished is shown as missing for so long.
-_REMEMBERED = timedelta(hours=1)
-_PAUSE, _INSTANCE = "pause:", "instance:"
-# What begins with these words, by the index that every collection has: `;` comes after `:`.
-_PAUSES: Document = {"_id": {"$gte": _PAUSE, "$lt": "pause;"}}
-_INSTANCES: Document = {"_id": {"$gte": _INSTANCE, "$lt": "instance;"}}
-# One that has run out is deleted some time, and is nothing to anybody until then.
-_IN_FORCE: Document = {"$or": [{"expireAt": {"$exists": False}}, {"$expr": {"$gt": ["$expireAt", "$$NOW"]}}]}
-EXPIRED: Document = {"expireAt": {"$exists": True}, "$expr": {"$lte": ["$expireAt", "$$NOW"]}}
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What an instance was told.
-
-    Attributes:
-        paused: Names of which no jobs are claimed, and until when; None if there is no end to it.
-        draining: Whether it claims nothing at all.
-    """
-
-    paused: Mapping[str, datetime | None] = field(default_factory=dict[str, "datetime | None"])
-    draining: bool = False
-
-
-def fleet_name(jobs: str) -> str:
-    """The name of the collection beside that of the jobs."""
-    return f"{jobs}_fleet"
-
-
-def fleet_of(jobs: AsyncCollection[Document]) -> AsyncCollection[Document]:
-    """The collection beside that of the jobs, with the same settings."""
-    return jobs.database.get_collection(
-        fleet_name(jobs.name),
-        codec_options=jobs.codec_options.with_options(unicode_decode_error_handler="replace"),
-        write_concern=jobs.write_concern,
-        read_concern=jobs.read_concern,
-        read_preference=jobs.read_preference,
-    )
-
-
-# --- for instances ----------------------------------------------------------------------------------------------------
-
-
-def told(instance: str) -> tuple[Document, Document]:
-    """Filter and fields of what an instance was told."""
-    mine = {"$and": [{"$or": [{"_id": instance_id(instance)}, _PAUSES]}, _IN_FORCE]}
-    return mine, {"_id": 0, "order": {"name": "$name", "until": "$expireAt", "draining": "$draining"}, "now": "$$NOW"}
-
-
-def read_orders(rows: Sequence[Document]) -> Orders:
-    """What an instance was told, of rows of which some are about that."""
-    orders: list[Document] = [row["order"] for row in rows if "order" in row]
-    return Orders(
-        {order["name"]: _date(order.get("until")) for order in orders if "name" in order},
-        any(order.get("draining") is True for order in orders),
-    )
-
-
-async def watch_orders(
-    fleet: AsyncCollection[Document], instance: str, *, max_await: float
-) -> AsyncChangeStream[Document]:
-    """A stream of hints that some instances, this one perhaps, were told something new."""
-    wanted = [
-        {"documentKey._id": _PAUSES["_id"]},
-        {"documentKey._id": instance_id(instance), "updateDescription.updatedFields.draining": {"$exists": True}},
-    ]
-    return await fleet.with_options(read_concern=ReadConcern("majority")).watch(
-        [{"$match": {"$or": wanted}}, {"$project": {"at": "$wallTime", "order": {"$literal": True}}}],
-        max_await_time_ms=round(max_await * 1000),
-    )
-
-
-def instance_id(instance: str) -> str:
-    """Under which id an instance is in the collection."""
-    return f"{_INSTANCE}{instance}"
-
-
-def sign_of_life(facts: Mapping[str, object], beat: float) -> list[Document]:
-    """The update by which an instance says that it lives, and what it does; `beat` seconds later it will again."""
-    return [
-        {
-            "$set": {
-                **{name: {"$literal": value} for name, value in facts.items()},
-                "beatInterval": round(beat * 1000),
-                "startedAt": {"$ifNull": ["$startedAt", "$$NOW"]},
-                "lastBeat": "$$NOW",
-                "expireAt": {"$add": ["$$NOW", round(_REMEMBERED.total_seconds() * 1000)]},
-                "draining": {"$ifNull": ["$draining", False]},
-            }
-        }
-    ]
-
-
-def running_facts(jobs: Sequence[Job[Any]]) -> list[Document]:
-    """What an instance tells of its runs, in the order given."""
-    return [{"job": job.id, "name": job.name, "since": job.locked_at} for job in jobs[:MOST_RUNNING]]
-
-
-# --- for people -------------------------------------------------------------------------------------------------------
 
 
 class Fleet:
@@ -183,7 +78,7 @@ class Fleet:
         }
         with driver_errors("pause"):
             document = await self._fleet.find_one_and_update(
-                {"_id": f"{_PAUSE}{name}"}, [{"$set": update}], upsert=True, return_document=ReturnDocument.AFTER
+                {"_id": f"{PAUSE}{name}"}, [{"$set": update}], upsert=True, return_document=ReturnDocument.AFTER
             )
         self._notice()
         return _pause(cast("Document", document))  # an upsert leaves one behind
@@ -212,7 +107,7 @@ class Fleet:
         """
         check_job_name(name)
         with driver_errors("resume"):
-            result = await self._fleet.delete_one({"_id": f"{_PAUSE}{name}", **_IN_FORCE})
+            result = await self._fleet.delete_one({"_id": f"{PAUSE}{name}", **IN_FORCE})
         self._notice()
         return result.deleted_count == 1
 
@@ -237,7 +132,7 @@ class Fleet:
             ['send-email']
         """
         with driver_errors("see what is paused"):
-            return [_pause(document) async for document in self._fleet.find({**_PAUSES, **_IN_FORCE}).sort("_id")]
+            return [_pause(document) async for document in self._fleet.find({**PAUSES, **IN_FORCE}).sort("_id")]
 
     async def instances(self) -> list[Instance]:
         """Which instances there are, by what they said last: each says it every third of its lease.
@@ -260,7 +155,7 @@ class Fleet:
         """
         shown = {"$set": {"now": "$$NOW"}}
         with driver_errors("see the instances"):
-            found = await self._fleet.aggregate([{"$match": {**_INSTANCES, **_IN_FORCE}}, shown])
+            found = await self._fleet.aggregate([{"$match": {**INSTANCES, **IN_FORCE}}, shown])
             instances = [_instance(document) async for document in found]
         return sorted(instances, key=lambda instance: (instance.started_at, instance.id))
 
@@ -310,7 +205,7 @@ class Fleet:
             raise InvalidArgumentError("instance_id", instance, "the id of an instance, as `fleet.instances()` has it")
         with driver_errors("direct the instance"):
             result = await self._fleet.update_one(
-                {"_id": instance_id(instance), **_IN_FORCE}, {"$set": {"draining": draining}}
+                {"_id": instance_id(instance), **IN_FORCE}, {"$set": {"draining": draining}}
             )
         self._notice()
         return result.matched_count == 1
@@ -330,18 +225,13 @@ def _check_reason(reason: object) -> None:
         raise InvalidArgumentError("reason", reason, f"a text of at most {_LONGEST_REASON:,} characters, or None")
 
 
-def _date(value: object) -> datetime | None:
-    # One beyond the year 9999 is no datetime, and as good as no end.
-    return value if isinstance(value, datetime) else None
-
-
 def _pause(document: Document) -> Pause:
-    return Pause(document["name"], document["since"], _date(document.get("expireAt")), document.get("reason"))
+    return Pause(document["name"], document["since"], date_of(document.get("expireAt")), document.get("reason"))
 
 
 def _instance(document: Document) -> Instance:
     return Instance(
-        id=str(document["_id"]).removeprefix(_INSTANCE),
+        id=str(document["_id"]).removeprefix(INSTANCE),
         host=document["host"],
         pid=document["pid"],
         version=document["version"],
@@ -356,7 +246,7 @@ def _instance(document: Document) -> Instance:
 
 def _running(run: Document) -> RunningJob:
     job: ObjectId = run["job"]
-    return RunningJob(job, run["name"], _date(run.get("since")))
+    return RunningJob(job, run["name"], date_of(run.get("since")))
 
 
 def _status(document: Document) -> InstanceStatus:

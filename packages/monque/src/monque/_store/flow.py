@@ -21,9 +21,9 @@ from pymongo.read_concern import ReadConcern
 from monque import _transitions as transitions
 from monque._codec import with_stand_ins
 from monque._store.errors import NOT_ALLOWED, TOO_LARGE, is_key_taken
-from monque._store.fleet import Orders, fleet_of, read_orders, told, watch_orders
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
 from monque._store.mending import Mender
+from monque._store.orders import Orders, fleet_of, read_orders, told, watch_orders
 from monque._store.search import Search, Sighting, is_id, portions, union
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document

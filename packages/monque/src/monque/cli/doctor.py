@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from monque import Diagnosis, Finding, IndexFix, Monque, Options, Severity
-from monque.cli._place import check_uri
+from monque.cli._options import check_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -252,7 +252,7 @@ class _Drain:
                 "If there are to be so many, raise max_runs"
             )
         if time.monotonic() > self.deadline:
-            running = ", ".join(_named(run.job) for run in engine._running) or "none"
+            running = ", ".join(_named(run.job) for run in engine._runs.running) or "none"
             raise AssertionError(
                 f"the time to drain was up, after {len(self.runs)} runs; handlers at work: {running}. "
                 "If it is to take so long, raise timeout"

@@ -65,7 +65,7 @@ def differences(expected: object, actual: object, path: str) -> list[str]:
         return _in_mapping(cast("Mapping[Any, object]", expected), cast("Mapping[Any, object]", actual), path)
     if isinstance(expected, list | tuple) and isinstance(actual, list):
         return _in_list(cast("list[object]", expected), cast("list[object]", actual), path)
-    return _at_once(cast("object", expected), actual, path)
+    return _at_once(expected, actual, path)
 
 
 def _at_once(expected: object, actual: object, path: str) -> list[str]:
