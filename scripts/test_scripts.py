@@ -138,9 +138,9 @@ def test_a_picture_shows_what_stays_in_the_terminal() -> None:
         r"print('\x1b[?25l passing\n\x1b[1A\x1b[2K\x1b[?25h\x1b[31mafter\x1b[0m')"
     )
     shown = picture.shown([sys.executable, "-c", program])
-    assert shown == "before 100\n\x1b[31mafter\x1b[0m\n"
+    assert shown == f"before {picture.WIDTH}\n\x1b[31mafter\x1b[0m\n"
     drawn = picture.drawn(shown, "a title")
-    assert all(part in drawn for part in ("<svg", "a&#160;title", "before&#160;100", ">after<"))
+    assert all(part in drawn for part in ("<svg", "a&#160;title", f"before&#160;{picture.WIDTH}", ">after<"))
     assert "font-face" not in drawn
     assert "url(http" not in drawn
 
