@@ -302,6 +302,7 @@ def test_all_there_is_to_know() -> None:
         unique_key="k",
         tags=("a", "b"),
         priority=2,
+        headers={"tenant": "seven"},
         timeout=90.0,
         claimed_by="instance",
         locked_at=now,
@@ -317,6 +318,7 @@ def test_all_there_is_to_know() -> None:
     said = written.getvalue()
     for part in (
         "@daily (UTC)",
+        '{"tenant": "seven"}',
         "a, b",
         "1m 30s",
         "50% half",

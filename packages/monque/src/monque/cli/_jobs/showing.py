@@ -50,6 +50,7 @@ def _facts(job: Job[Any], now: datetime) -> list[tuple[str, str]]:
         ("schedule", job.repeat_interval and f"{job.repeat_interval} ({job.timezone or 'UTC'})"),
         ("unique key", job.unique_key),
         ("tags", ", ".join(job.tags)),
+        ("headers", _json(dict(job.headers)) if job.headers else None),
         ("priority", job.priority and str(job.priority)),
         ("time limit", None if job.timeout is None else shown_duration(job.timeout)),
         ("claimed by", claimed and f"{job.claimed_by}, {when(claimed)}"),
