@@ -5,6 +5,7 @@ from monque._intake import NewJob, OnConflict
 from monque._monque import Monque
 from monque._store.filters import JobFilter
 from monque._store.jobs import BulkResult, Jobs
+from monque._threads import call_in_thread
 from monque.errors import (
     AggregationTimeoutError,
     BlockedEventLoopError,
@@ -136,5 +137,6 @@ __all__ = [
     "UniqueKeyConflictError",
     "Worker",
     "WorkerRegistrationError",
+    "call_in_thread",
     "current_job",
 ]
