@@ -67,7 +67,7 @@ def _native(connection: Any) -> Native | Database[Any]:  # noqa: ANN401  of many
     if "motor" in libraries:
         return _native(connection.delegate)
     if isinstance(cast("object", connection), MongoClient):
-        return connection.get_default_database(_DEFAULT_DATABASE)
+        connection = connection.get_default_database(_DEFAULT_DATABASE)
     return cast("Native | Database[Any]", connection)
 
 

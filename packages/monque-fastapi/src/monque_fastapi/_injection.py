@@ -8,9 +8,9 @@ exceptions, cancellation and context variables take their natural ways.
 from __future__ import annotations
 
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import FastAPIError, RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Function = Callable[[dict[str, Any]], Awaitable[object]]
 
 _CALL = "monque.call"
-_REQUEST = "monque_request_"
+_PARAMETER = "monque_call_"
 # Runs are for Monque's own traces and metrics; versions of FastAPI that make none take this for a note.
 _UNSEEN: Any = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
 
@@ -106,14 +106,19 @@ class Injection:
 
 def _endpoint(parameters: Sequence[Parameter]) -> Callable[..., Any]:
     async def endpoint(**values: Any) -> Response:  # noqa: ANN401  whatever is injected
-        request: Request = values.pop(_REQUEST)
-        await request.scope[_CALL].make(values)
+        call: _Call = values.pop(_PARAMETER)
+        await call.make(values)
         return Response()
 
-    own = Parameter(_REQUEST, Parameter.KEYWORD_ONLY, annotation=Request)
+    # Not the request itself, of which FastAPI passes on but one.
+    own = Parameter(_PARAMETER, Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(_call)])
     described: Any = endpoint
     described.__signature__ = Signature([own, *parameters])
     return endpoint
+
+
+async def _call(request: Request) -> Any:  # noqa: ANN401  `_Call`, which is none of FastAPI's business
+    return request.scope[_CALL]
 
 
 class _InPlaceOfTheApplication:
