@@ -222,6 +222,7 @@ def job(name: str, /, **options: Unpack[WorkerOptions]) -> Declare:
         >>> @job("send-email", concurrency=20)
         ... async def send_email(to: str, sender: Annotated[str, Depends(get_sender)]) -> None:
         ...     print(f"from {sender} to {to}")
+        >>> from monque_fastapi import MonqueModule
         >>> module = MonqueModule("mongodb://localhost/app", jobs=[send_email])
     """
     return _declares(name, None, options)
@@ -248,6 +249,7 @@ def cron(
         WorkerRegistrationError: There is a parameter that nobody can fill, or an option makes no sense.
 
     Example:
+        >>> from monque_fastapi import MonqueDep
         >>> @cron("0 9 * * 1-5", timezone="Europe/Berlin")
         ... async def report(monque: MonqueDep) -> None:
         ...     print("in", monque.instance_id)

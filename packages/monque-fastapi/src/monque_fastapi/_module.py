@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from monque import Options
 
     State = Mapping[str, Any]
-    Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State | None]]
+    Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 
 __all__ = ["MonqueModule"]
 
@@ -45,7 +45,7 @@ class MonqueModule:
         connection: A connection of any kind: a `mongodb://` URI; an `AsyncDatabase` or `AsyncMongoClient`; a `Database`
             or `MongoClient`; a client or database of Motor; a document class of Beanie or MongoEngine; an engine of
             ODMantic. Or a `Monque`, whose options and workers are its own.
-        factory: A function, plain or async, that makes one when the application starts.
+        factory: A function, plain or async, that makes one when the application starts. What it makes is not closed.
         dependency: A FastAPI dependency that provides one; what it opens is closed when the application stops.
         jobs: What to run: functions under `@job` or `@cron`, classes under `@job_controller`, `monque.Router`s, and
             Python modules, for the functions and classes that are defined in them.
@@ -60,6 +60,7 @@ class MonqueModule:
         monque: The Monque.
 
     Example:
+        >>> from monque_fastapi import MonqueDep, job
         >>> @job("send-email")
         ... async def send_email(to: str, monque: MonqueDep) -> None:
         ...     print("to", to)
@@ -93,7 +94,7 @@ class MonqueModule:
         self._work = work
         self._app: FastAPI | None = None
         self._state: State = {}
-        self._start: Lifespan = self.lifespan
+        self._start: Callable[[FastAPI], AbstractAsyncContextManager[object]] = self.lifespan
         self._crons: dict[str, Cron] = {}
         self._injections: dict[str, Injection] = {}
         self.monque.use(self._around)
@@ -141,7 +142,7 @@ class MonqueModule:
 
     # --- living -----------------------------------------------------------------------------------------------------
 
-    def lifespan(self, app: FastAPI) -> AbstractAsyncContextManager[State | None]:
+    def lifespan(self, app: FastAPI) -> AbstractAsyncContextManager[None]:
         """The lifespan of an application that has no other: `FastAPI(lifespan=module.lifespan)`.
 
         Args:
@@ -177,7 +178,7 @@ class MonqueModule:
         own: Lifespan = asynccontextmanager(lifespan) if inspect.isasyncgenfunction(lifespan) else lifespan
 
         @asynccontextmanager
-        async def wrapped(app: FastAPI) -> AsyncGenerator[State | None]:
+        async def wrapped(app: FastAPI) -> AsyncGenerator[State]:
             async with own(app) as state, self._living(app, state):
                 yield state
 
@@ -198,9 +199,9 @@ class MonqueModule:
         app.router.lifespan_context = cast("Any", self.wrap(app.router.lifespan_context))
 
         @asynccontextmanager
-        async def start(_: FastAPI) -> AsyncGenerator[State | None]:
-            async with app.router.lifespan_context(app) as state:
-                yield state
+        async def start(_: FastAPI) -> AsyncGenerator[None]:
+            async with app.router.lifespan_context(app):
+                yield
 
         self._start = start
 

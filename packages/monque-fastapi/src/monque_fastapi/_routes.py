@@ -76,6 +76,8 @@ def accepted(request: Request, job: Job[Any] | JobHandle[Any]) -> JSONResponse:
         DependencyError: The application has no `job_routes`.
 
     Example:
+        >>> from fastapi import FastAPI
+        >>> from monque_fastapi import job
         >>> @job("send-email")
         ... async def send_email(to: str) -> None: ...
         >>> app = FastAPI()
@@ -120,6 +122,7 @@ def job_routes(
         ConfigurationError: There are to be events, and what they need is not installed.
 
     Example:
+        >>> from fastapi import FastAPI
         >>> app = FastAPI()
         >>> app.include_router(job_routes(names={"send-email"}))
     """
@@ -147,10 +150,10 @@ def job_routes(
         respond = _event_source()
 
         @router.get("/{job_id}/events", name=f"{_ROUTE}_events", response_model=None, responses=responses)
-        async def changes(
+        async def stream(
             found: Annotated[Job[Any], Depends(find)], queue: Annotated[Monque, Depends(monque)]
         ) -> Response:
-            return respond(_changes(queue, found))
+            return respond(changes(queue, found))
 
     return router
 
@@ -167,7 +170,7 @@ def _result(job: Job[Any]) -> Response:
     return JSONResponse(jsonable_encoder({"result": job.result}, custom_encoder={ObjectId: str}))
 
 
-async def _changes(queue: Monque, job: Job[Any]) -> AsyncGenerator[dict[str, str]]:
+async def changes(queue: Monque, job: Job[Any]) -> AsyncGenerator[dict[str, str]]:
     """What a job shows, now and whenever that has changed, until it has ended."""
     shown: JobView | None = None
     while True:

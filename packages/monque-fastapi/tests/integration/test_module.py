@@ -60,7 +60,8 @@ async def test_a_lifespan_that_is_wrapped_begins_first_ends_last_and_gives_its_s
         greeting: str = request.state.greeting
         return greeting
 
-    app.state.notes = notes = []
+    notes: list[str] = []
+    app.state.notes = notes
     with TestClient(app) as client:
         assert client.get("/").json() == "hello"
     async with living(module, app):
@@ -97,7 +98,7 @@ def test_an_application_can_live_again_on_another_event_loop(monque_uri: str) ->
         return str((await monque.enqueue("note", {"text": "x"})).status)
 
     for _ in range(2):
-        app.state.notes = []
+        app.state.notes = list[str]()
         with TestClient(app) as client:
             assert client.post("/").json() == "pending"
 
@@ -144,7 +145,7 @@ async def test_several_modules_live_in_one_application(monque_uri: str) -> None:
         for module in (one, other):
             await ended(module, await module.monque.enqueue("which"))
     assert app.state.notes == ["one", "other"]
-    app.state.notes = []
+    app.state.notes = list[str]()
     with TestClient(app) as client:
         assert client.get("/one").json() == one.monque.instance_id
         with pytest.raises(DependencyError, match=r"there are 2; name one: Depends\(module.get_monque\)"):
@@ -286,7 +287,7 @@ async def test_in_a_worker_process_only_the_module_that_is_run_works(
     one = MonqueModule(monque_uri, jobs=[note, report])
     other = MonqueModule(monque_uri, jobs=[which], options=Options(collection="others"))
     app = FastAPI()
-    app.state.notes = []
+    app.state.notes = list[str]()
     other.install(app)
     one.install(app)
 

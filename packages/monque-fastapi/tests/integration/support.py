@@ -10,7 +10,7 @@ from monque import Job, JobFilter, JobStatus, Options, Retry
 from monque.testing import eventually
 from monque_fastapi import JobDep, MonqueModule, cron, job
 
-PATIENCE = 60
+PATIENCE = 30
 QUICK = Options(retry=Retry(max_retries=2, base=0.001))
 
 
@@ -68,7 +68,7 @@ async def report(notes: Notes) -> None:
 async def living(module: MonqueModule, app: FastAPI | None = None) -> AsyncGenerator[FastAPI]:
     """An application with the module, alive."""
     app = app or FastAPI(lifespan=module.lifespan)
-    app.state.notes = []
+    app.state.notes = list[str]()
     async with app.router.lifespan_context(app):
         yield app
 
@@ -80,7 +80,7 @@ async def ended(module: MonqueModule, job: Job[Any]) -> Job[Any]:
         found = await module.monque.jobs.get(job.id)
         return found if found and found.status not in {JobStatus.PENDING, JobStatus.PROCESSING} else None
 
-    found = await eventually(look, timeout=PATIENCE)
+    found: Job[Any] | None = await eventually(look, timeout=PATIENCE)
     assert found is not None
     return found
 
@@ -89,7 +89,8 @@ async def run_one(module: MonqueModule, name: str, data: object = None) -> tuple
     """Run one job in an application of its own: what became of it, and the notes taken."""
     async with living(module) as app:
         enqueued = await module.monque.enqueue(name, data)
-        return await ended(module, enqueued), app.state.notes
+        notes: list[str] = app.state.notes
+        return await ended(module, enqueued), notes
 
 
 ALL = JobFilter()
