@@ -21,7 +21,7 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
     uri = os.environ.get("MONQUE_URI", "mongodb://localhost:27017/shop?replicaSet=rs0")
     async with AsyncMongoClient[Any](uri) as client:
         await init_beanie(client.get_default_database("shop"), document_models=[Order, Mail])
-        yield {"sender": os.environ.get("SHOP_SENDER", "shop@example.org")}
+        yield {"client": client, "sender": os.environ.get("SHOP_SENDER", "shop@example.org")}
 
 
 jobs = MonqueModule(

@@ -1,6 +1,18 @@
-"""What the shop keeps in its database."""
+"""What the shop keeps in its database, and the way there."""
+
+from typing import Annotated, Any
 
 from beanie import Document
+from fastapi import Depends, Request
+from pymongo import AsyncMongoClient
+
+
+def get_client(request: Request) -> AsyncMongoClient[Any]:
+    client: AsyncMongoClient[Any] = request.state.client
+    return client
+
+
+ClientDep = Annotated[AsyncMongoClient[Any], Depends(get_client)]
 
 
 class Order(Document):

@@ -11,7 +11,7 @@ from monque import Job
 from monque_fastapi import MonqueDep, accepted, cron, job, job_controller
 
 from .mail import MailerDep
-from .models import Order
+from .models import ClientDep, Order
 from .stock import locate
 
 router = APIRouter(prefix="/orders")
@@ -45,11 +45,11 @@ class OrderJobs:
 
 
 @router.post("", status_code=202)
-async def post_order(new: NewOrder, request: Request, monque: MonqueDep) -> JSONResponse:
+async def post_order(new: NewOrder, request: Request, client: ClientDep, monque: MonqueDep) -> JSONResponse:
     async def place(session: AsyncClientSession) -> Job[Any]:
         order = await Order(item=new.item, email=new.email).insert(session=session)
         return await monque.enqueue("orders.confirm", {"order_id": str(order.id)}, session=session)
 
     # The order and its job are there together, or not at all.
-    async with Order.get_pymongo_collection().database.client.start_session() as session:
+    async with client.start_session() as session:
         return accepted(request, await session.with_transaction(place))
