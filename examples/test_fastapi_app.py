@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Documents = Database[dict[str, Any]]
 
 HERE = Path(__file__).parent
-PATIENCE = 60
+PATIENCE = 180
 REQUESTS = 1000
 
 
@@ -138,7 +138,7 @@ def counting(database: Documents, **query: object) -> Callable[[], int]:
     return lambda: database["monque_jobs"].count_documents({"name": "orders.confirm", **query})
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_thousand_orders_while_either_process_is_stopped(
     monque_environment: str, monque_database: Documents, tmp_path: Path
 ) -> None:
@@ -179,6 +179,19 @@ async def test_a_thousand_orders_while_either_process_is_stopped(
     assert monque_database["mails"].count_documents({}) == taken
     assert jobs.count_documents({"name": "orders.remind"}) == 1
     assert jobs.count_documents({"status": "processing"}) == 0
+
+
+async def test_a_listener_does_not_keep_the_web_server_from_stopping(monque_environment: str, tmp_path: Path) -> None:
+    assert monque_environment
+    with open_shop(tmp_path) as shop:
+        web, url = await shop.web(SHOP_WEB_ONLY="1")  # so that the job stays pending
+        async with httpx2.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False) as client:
+            job = await order(client, 1)
+            async with client.stream("GET", f"/jobs/{job}/events") as answer:
+                lines = answer.aiter_lines()
+                assert await anext(lines) == "event: pending"
+                web.terminate()
+                assert await web.end() in {0, -signal.SIGTERM}
 
 
 async def test_one_process_serves_and_works(

@@ -1,12 +1,12 @@
 """Declaring jobs: names, options, and what makes no sense."""
 
 from collections.abc import AsyncGenerator, Generator
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, assert_type, cast
 
 import pytest
 from fastapi import Body, Depends, Query
 
-from monque import InvalidJobIdentifierError, Job, NewJob, Retry, Worker, WorkerRegistrationError
+from monque import InvalidJobIdentifierError, Job, JobHandle, NewJob, Retry, Worker, WorkerRegistrationError
 from monque_fastapi import DeclaredJob, cron, job, job_controller
 
 from .support import Notes, Number
@@ -24,6 +24,27 @@ def test_a_job_is_a_worker_with_its_options() -> None:
     assert (send_email.receiver, send_email.cron) == (None, None)
     assert send_email.new("ada", copies=2) == NewJob(name="send-email", data={"to": "ada", "copies": 2})
     assert send_email.with_(priority=3).new("ada").priority == 3
+
+
+@job_controller("typed")
+class TypedJobs:
+    @job("add")
+    async def add(self, one: int, other: int) -> int:
+        return one + other
+
+    @job("divide")
+    def divide(self, one: int, other: int) -> float:
+        return one / other
+
+
+async def types() -> None:
+    """For the type checkers only: what can be called is what was written, and results have their types."""
+    assert_type(await send_email("ada", [], 1), str)
+    assert_type(await send_email.enqueue(to="ada"), JobHandle[str])
+    assert_type(await (await TypedJobs.add.with_(delay=5).enqueue(1, 2)).result(), int)
+    assert_type(await TypedJobs().add(1, other=2), int)
+    assert_type(TypedJobs().divide(1, 2), float)
+    assert_type(await TypedJobs.divide.enqueue(1, 2), JobHandle[float])
 
 
 def test_a_function_to_which_nothing_is_injected_is_any_worker() -> None:

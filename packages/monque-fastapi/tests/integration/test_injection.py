@@ -169,6 +169,23 @@ async def test_plain_handlers_run_in_threads_or_on_the_loop(monque_uri: str) -> 
     assert (await run_one(module, "plain-on-loop"))[1] == ["MainThread acme"]
 
 
+@job("pay", transaction=True)
+async def pay(amount: int, session: Session, the_job: Job[Any], monque: Monque) -> None:
+    accounts = the_job.session.client.get_default_database()["accounts"]
+    await accounts.insert_one({"amount": amount, "session": session}, session=the_job.session)
+    await monque.enqueue("paid", session=the_job.session)
+    if the_job.attempts == 1:
+        raise RuntimeError("not yet")
+
+
+async def test_a_run_can_be_a_transaction(monque_uri: str, monque_database: Any) -> None:
+    done, _ = await run_one(MonqueModule(monque_uri, jobs=[pay], options=QUICK), "pay", {"amount": 5})
+    assert (done.status, done.attempts) == (JobStatus.COMPLETED, 2)
+    (stored,) = monque_database["accounts"].find()
+    assert (stored["amount"], stored["session"]) == (5, "session 42")
+    assert monque_database["monque_jobs"].count_documents({"name": "paid"}) == 1
+
+
 # --- endings --------------------------------------------------------------------------------------------------------
 
 
