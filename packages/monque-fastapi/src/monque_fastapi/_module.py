@@ -25,15 +25,38 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from typing_extensions import override
+
     from monque import Options
 
+    Source = Callable[[], AbstractAsyncContextManager[Native]] | str
     State = Mapping[str, Any]
     Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
+else:
+
+    def override(method: Any) -> Any:  # noqa: ANN401  any method
+        return method
+
 
 __all__ = ["MonqueModule"]
 
 # The module that a process without a web server works for; the others in it only produce.
 _working_for: ContextVar[MonqueModule | None] = ContextVar("monque_fastapi_working_for", default=None)
+
+
+class _LivingMonque(Monque):
+    """A Monque that runs within the lifespan of its module's application, also where somebody else calls `run`."""
+
+    def __init__(self, module: MonqueModule, source: Source, options: Options | None) -> None:
+        super().__init__(source, options)
+        self._module = module
+
+    @override
+    async def run(self) -> None:
+        if self._module.is_alive:
+            await super().run()
+        else:
+            await self._module.run()
 
 
 class MonqueModule:
@@ -57,7 +80,8 @@ class MonqueModule:
         WorkerRegistrationError: A name is taken, or a handler asks for something that FastAPI cannot provide.
 
     Attributes:
-        monque: The Monque.
+        monque: The Monque. Its `run()` is that of the module, so it can be given to `monque worker`, as
+            `package.main:module.monque`.
 
     Example:
         >>> from monque_fastapi import MonqueDep, job
@@ -86,11 +110,11 @@ class MonqueModule:
                 raise ConfigurationError("options", options, "nothing beside a Monque, which has its own")
             self.monque = connection
         elif isinstance(connection, str):
-            self.monque = Monque(connection, options)
+            self.monque = _LivingMonque(self, connection, options)
         else:
             if connection is not None:
                 check_connection(connection)
-            self.monque = Monque(self._open, options)
+            self.monque = _LivingMonque(self, self._open, options)
         self._work = work
         self._app: FastAPI | None = None
         self._state: State = {}
@@ -222,9 +246,14 @@ class MonqueModule:
         finally:
             _working_for.reset(token)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the lifespan of an application has begun, and not ended."""
+        return self._app is not None
+
     @asynccontextmanager
     async def _living(self, app: FastAPI, state: State | None) -> AsyncGenerator[None]:
-        if self._app is not None:
+        if self.is_alive:
             raise ConfigurationError(
                 "app", app, "one application at a time; this module is at work in another lifespan"
             )

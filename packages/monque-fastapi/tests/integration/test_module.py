@@ -238,7 +238,7 @@ async def stopped_once(condition: Any) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("way", ["own", "wrapped", "installed"])
+@pytest.mark.parametrize("way", ["own", "wrapped", "installed", "by its Monque"])
 async def test_a_module_works_without_a_web_server(monque_uri: str, way: str) -> None:
     notes: list[str] = []
 
@@ -259,9 +259,10 @@ async def test_a_module_works_without_a_web_server(monque_uri: str, way: str) ->
     async with Monque(monque_uri) as producer:
         await producer.enqueue(name, {"text": "hello"})
     stopping = asyncio.create_task(stopped_once(lambda: "hello" in notes))
-    await module.run()
+    await (module.monque if way == "by its Monque" else module).run()
     await stopping
     assert notes == ["hello"]
+    assert not module.is_alive
 
 
 plain = Router()
