@@ -50,7 +50,8 @@ def _documents(ended: int, pending: int, now: datetime) -> Iterator[Document]:
 def _ended(chance: random.Random, number: int, created: datetime) -> Document:
     started = created + timedelta(seconds=chance.expovariate(1))
     ended = started + timedelta(seconds=chance.expovariate(0.5))
-    status, more = "completed", {}
+    status = "completed"
+    more: Document = {}
     if chance.random() < 0.02:
         status, more = "failed", {"failReason": chance.choice(_REASONS), "failCount": 3}
     elif chance.random() < 0.01:

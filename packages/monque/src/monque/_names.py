@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from typing import cast
 
 from monque.errors import InvalidArgumentError, InvalidJobIdentifierError
 
@@ -33,11 +34,11 @@ def check_unique_key(unique_key: object) -> None:
 
 def check_tags(tags: object) -> tuple[str, ...]:
     """Refuse what are no tags: one, or up to 20, of 1–255 characters, no control characters; give each once."""
-    several: object = [tags] if isinstance(tags, str) else tags
-    if isinstance(several, Collection) and all(_acceptable(tag, 255) for tag in several):
+    several = [tags] if isinstance(tags, str) else tags
+    if isinstance(several, Collection) and all(_acceptable(tag, 255) for tag in cast("Collection[object]", several)):
+        words = cast("Collection[str]", several)
         # A set has another order in every process, and the same tags should be stored in the same way.
-        in_order = sorted(several) if isinstance(several, AbstractSet) else several
-        distinct = tuple(dict.fromkeys(str(tag) for tag in in_order))
+        distinct = tuple(dict.fromkeys(map(str, sorted(words) if isinstance(words, AbstractSet) else words)))
         if len(distinct) <= _MOST_TAGS:
             return distinct
     expected = f"a tag, or up to {_MOST_TAGS}, each 1–255 characters without control characters"
