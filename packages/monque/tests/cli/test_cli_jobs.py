@@ -244,6 +244,16 @@ def test_a_look_creates_nothing(monque: Callable[..., Any], monque_database: Dat
     assert monque_database.list_collection_names() == []
 
 
+@pytest.mark.parametrize("verb", ["list", "cancel"])
+def test_a_collection_that_nobody_has_worked_on(
+    monque: Callable[..., Any], monque_database: Database[Any], verb: str
+) -> None:
+    monque_database["monque_jobs"].insert_one({"name": "mail", "status": "pending"})
+    code, out, err = monque("jobs", verb, "--name", "mail")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "monque doctor --fix-indexes" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

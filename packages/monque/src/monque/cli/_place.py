@@ -23,7 +23,7 @@ RESULTS = "_results"
 KEPT = timedelta(days=1)
 
 _TIME = "%Y%m%dT%H%M%S"
-_NAME = re.compile(r"demo_(?P<time>\d{8}T\d{6})\d*_\d+(_results)?")
+_NAME = re.compile(r"demo_(?P<time>\d{8}T\d{6})\d*_\d+(_results|_fleet)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pymongo.errors import CollectionInvalid
 from monque import Options
 from monque._connection import open_database
 from monque._store.errors import driver_errors
+from monque._store.orders import fleet_name
 from monque.cli._errors import UsageError
 from monque.errors import ConfigurationError
 
@@ -64,13 +65,20 @@ class Place:
             yield name
         finally:
             with pymongo.timeout(_CLEARING):
-                await self.database.drop_collection(name)
+                await self._drop(name)
 
     async def clear(self) -> None:
         """Drop what is left: a write that was under way when a run was interrupted can bring a collection back."""
         with pymongo.timeout(_CLEARING):
-            for name in self._made.intersection(await self.database.list_collection_names()):
-                await self.database.drop_collection(name)
+            existing = {*await self.database.list_collection_names()}
+            for name in self._made:
+                if existing & {name, fleet_name(name)}:
+                    await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
+        """Drop a collection, and what instances that worked on it have said of themselves."""
+        await self.database.drop_collection(name)
+        await self.database.drop_collection(fleet_name(name))
 
 
 @asynccontextmanager
