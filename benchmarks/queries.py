@@ -129,6 +129,8 @@ async def _deep(jobs: Jobs, order: JobOrder, filter_: JobFilter = _ALL) -> Page:
     """A page far from the first; only this one is measured."""
     page = await jobs.page(filter_, order=order)
     for _ in range(_DEEP - 2):
+        if page.next is None:
+            break
         page = await jobs.page(filter_, order=order, cursor=page.next)
     _HEARD.commands.clear()
     return await jobs.page(filter_, order=order, cursor=page.next)

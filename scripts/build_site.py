@@ -60,10 +60,11 @@ def lay_out(root: Path, pages: Path) -> None:
     for file in sorted((root / "docs").rglob("*")):
         if file.is_file() and file.suffix not in {".py", ".pyc"}:
             places[file] = str(file.relative_to(root / "docs"))
-    examples = sorted(file for file in (root / "examples").glob("*.py") if not file.name.startswith("test_"))
-    places |= {file: f"examples/{file.stem}.md" for file in examples}
-    places[root / "examples"] = "examples/index.md"
-    _write(pages / "examples/index.md", _examples(examples))
+    examples = sorted(file for file in (root / "examples").rglob("*.py") if file.name != "test_examples.py")
+    places |= {file: f"{file.relative_to(root).with_suffix('.md')}" for file in examples}
+    for folder in {file.parent for file in examples}:
+        places[folder] = f"{folder.relative_to(root)}/index.md"
+        _write(pages / places[folder], _list(folder, [file for file in examples if file.is_relative_to(folder)]))
     _write(pages / "changelog.md", changelog(root))
     for file, page in list(places.items()):
         if file.suffix == ".md":
@@ -140,10 +141,11 @@ def _program(file: Path) -> str:
     return f"# {file.name}\n\n```python\n{code}\n```\n"
 
 
-def _examples(files: list[Path]) -> str:
-    """The page that lists the programs, with the first line of each."""
-    rows = "".join(f"| [{file.name}]({file.stem}.md) | {_summary(file)} |\n" for file in files)
-    return f"# Examples\n\nSmall programs; the tests run each of them.\n\n| | |\n|---|---|\n{rows}"
+def _list(folder: Path, files: list[Path]) -> str:
+    """The page that lists programs, with the first line of each."""
+    names = {file: file.relative_to(folder) for file in files}
+    rows = "".join(f"| [{name}]({name.with_suffix('.md')}) | {_summary(file)} |\n" for file, name in names.items())
+    return f"# {folder.name.capitalize()}\n\nSmall programs; the tests run each of them.\n\n| | |\n|---|---|\n{rows}"
 
 
 def _summary(file: Path) -> str:

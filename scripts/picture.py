@@ -1,4 +1,7 @@
-"""Draw what a command shows in a terminal: `uv run scripts/picture.py docs/images/demo.svg -- monque demo`."""
+"""Draw what a command shows in a terminal: `uv run scripts/picture.py docs/images/demo.svg -- monque demo`.
+
+$COLUMNS says how wide the terminal is, 100 columns unless it is set.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-WIDTH, HEIGHT = 100, 40
+WIDTH, HEIGHT = int(os.environ.get("COLUMNS", "100")), 40
 # Where what was shown while it ran begins, and where it was wiped away for the last time.
 HIDDEN, WIPED = "\x1b[?25l", re.compile(r"\x1b\[2K|\x1b\[1A|\x1b\[\?25h")
 FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)

@@ -52,6 +52,7 @@ def repository(tmp_path: Path) -> Path:
         "docs/test_pages.py": "",
         "examples/small.py": '"""A small one.\n\nSecond line."""\n',
         "examples/test_examples.py": "",
+        "examples/testing/test_small.py": '"""Its test."""\n',
         "results/m.json": "{}",
         "CONTRIBUTING.md": "[decisions](docs/decisions/)",
         "packages/p/pyproject.toml": "",
@@ -78,13 +79,18 @@ def test_links_lead_to_where_things_are_on_the_site(repository: Path, tmp_path: 
         "decisions/index.md",
         "examples/index.md",
         "examples/small.md",
+        "examples/testing/index.md",
+        "examples/testing/test_small.md",
         "files/results/m.json",
         "guides/a.md",
         "images/p.svg",
         "index.md",
         "project/contributing.md",
     }
-    assert "| [small.py](small.md) | A small one. |" in (pages / "examples/index.md").read_text()
+    assert (
+        "| [small.py](small.md) | A small one. |\n| [testing/test_small.py](testing/test_small.md) | Its test. |\n"
+    ) in (pages / "examples/index.md").read_text()
+    assert (pages / "examples/testing/index.md").read_text().startswith("# Testing\n")
     assert (pages / "examples/small.md").read_text().startswith('# small.py\n\n```python\n"""A small one.\n')
 
 
@@ -132,9 +138,9 @@ def test_a_picture_shows_what_stays_in_the_terminal() -> None:
         r"print('\x1b[?25l passing\n\x1b[1A\x1b[2K\x1b[?25h\x1b[31mafter\x1b[0m')"
     )
     shown = picture.shown([sys.executable, "-c", program])
-    assert shown == "before 100\n\x1b[31mafter\x1b[0m\n"
+    assert shown == f"before {picture.WIDTH}\n\x1b[31mafter\x1b[0m\n"
     drawn = picture.drawn(shown, "a title")
-    assert all(part in drawn for part in ("<svg", "a&#160;title", "before&#160;100", ">after<"))
+    assert all(part in drawn for part in ("<svg", "a&#160;title", f"before&#160;{picture.WIDTH}", ">after<"))
     assert "font-face" not in drawn
     assert "url(http" not in drawn
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo
 from pymongo import MongoClient, ReadPreference, WriteConcern
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from monque._store.orders import EXPIRED, fleet_name, instance_id, sign_of_life
 from monque.errors import BlockedEventLoopError
@@ -39,6 +39,8 @@ _logger = logging.getLogger("monque")
 _BLOCKED_AFTER = 1.0
 # Seconds between two glances at jobs that may have been cancelled.
 _GLANCE = 1.0
+# What is nobody's lease is waited for no longer than this, in seconds.
+_PATIENCE = 2.0
 # For taking the instance from the list; it is missing there otherwise, and in an hour it is gone.
 _GOODBYE = 1.0
 
@@ -94,6 +96,8 @@ class LeaseKeeper:
         self._fleet = self._jobs.database.get_collection(
             fleet_name(collection.name), write_concern=self._jobs.write_concern
         )
+        # The beats must not wait for what is less important.
+        self._patience = min(interval, _PATIENCE)
         self._seen: Mapping[ObjectId, str] = {}
         self._lag = 0.0
         # Whether a sign of life is due at once, and whether the last one was written.
@@ -174,21 +178,22 @@ class LeaseKeeper:
         if not old or self._reports.hears():
             return
         # Should it fail, there is another glance soon, and trouble is for the beat to tell.
-        with suppress(PyMongoError):
+        with suppress(PyMongoError), pymongo.timeout(self._patience):
             query = {"_id": {"$in": old}, "status": JobStatus.CANCELLED.value}
             lost = {row["_id"]: self._seen[row["_id"]] for row in self._jobs.find(query, {"_id": 1})}
             if lost:
                 self._loop.call_soon_threadsafe(self._reports.lost, lost)
 
     def _live(self) -> None:
-        """Say that the instance lives; what hinders that is told once."""
+        """Say that the instance lives. What hinders that is told once, if others would not tell."""
         try:
-            if self._is_known is None:
-                self._fleet.delete_many(EXPIRED)
-            sign = sign_of_life(self._reports.facts(), self._interval)
-            self._fleet.update_one({"_id": instance_id(self._instance)}, sign, upsert=True)
+            with pymongo.timeout(self._patience):
+                if self._is_known is None:
+                    self._fleet.delete_many(EXPIRED)
+                sign = sign_of_life(self._reports.facts(), self._interval)
+                self._fleet.update_one({"_id": instance_id(self._instance)}, sign, upsert=True)
         except Exception as error:  # noqa: BLE001  whatever it is, the leases must not end with this thread
-            if self._is_known is not False:
+            if self._is_known is not False and not _is_silence(error):
                 self._loop.call_soon_threadsafe(self._reports.trouble, error)
             self._is_known = False
         else:
@@ -254,6 +259,11 @@ def _gone(jobs: Collection[dict[str, Any]], held: Mapping[ObjectId, str], instan
     """Those that are not held any more."""
     still = {row["_id"]: row.get("claimToken") for row in jobs.find(_mine(held, instance), {"claimToken": 1})}
     return {job: token for job, token in held.items() if still.get(job) != token}
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether the database is not there, or too slow."""
+    return isinstance(error, ConnectionFailure) or (isinstance(error, PyMongoError) and error.timeout)
 
 
 def _mine(held: Mapping[ObjectId, str], instance: str) -> dict[str, Any]:

@@ -51,26 +51,27 @@ class Lookout:
         self._agenda = agenda
         self._times = times
         self._orders = Orders()
-        self._asked: float | None = None
+        self._asked = 0.0
+        self._has_news = True
 
     def hasten(self) -> None:
         """The instance may have been told something."""
-        self._asked = None
+        self._has_news = True
 
     def must_hear(self, interval: float) -> bool:
         """Whether to ask now what the instance was told: before anything is claimed, and then every `interval` seconds.
 
         An instance that waits learns it that often by looking ahead; one that is busy would not.
         """
-        return self._asked is None or time.monotonic() - self._asked > interval * _LATE
+        return self._has_news or time.monotonic() - self._asked > interval * _LATE
 
     async def hear(self) -> None:
         """Find out what the instance was told."""
-        self._asked = time.monotonic()
+        self._asked, self._has_news = time.monotonic(), False
         try:
             self._orders = await self._questions.ask(self._flow.orders(self._instance))
         except BaseException:
-            self._asked = None
+            self._has_news = True
             raise
         self.heed()
 
@@ -91,9 +92,7 @@ class Lookout:
         )
         if survey.now is not None:
             self._clock.correct(survey.now, asked=asked, arrived=time.monotonic())
-        if self._asked is not None:
-            self._asked = asked
-        self._orders = survey.orders
+        self._asked, self._orders = asked, survey.orders
         self.heed()
         if not self._recovers:
             self._times.surveyed(names, survey.next_due, None)

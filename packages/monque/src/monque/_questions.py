@@ -45,9 +45,9 @@ class Questions:
         return bool(self._asked)
 
     def oldest(self) -> float:
-        """For how many seconds the oldest of them has been without an answer."""
+        """For how many seconds the oldest of them has been without an answer; may be asked from any thread."""
         now = time.monotonic()
-        return now - min(self._asked.values(), default=now)
+        return now - min(list(self._asked.values()), default=now)
 
     async def ask(self, question: Awaitable[T]) -> T:
         """Await the database, but not for ever: a connection that says nothing is as good as cut."""

@@ -491,6 +491,27 @@ async def test_a_sign_of_life_that_was_deleted_comes_back(bench: Bench) -> None:
         assert (await shown(monque, monque, "working")).started_at > first.started_at
 
 
+async def test_a_database_that_is_slow_or_away_is_not_told_of_by_signs_of_life(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "_PATIENCE", 0.2)
+    monque = lab.monque()
+    record = Record(monque)
+    namespace = f"{lab.database_name}.monque_jobs_fleet"
+    async with working(monque):
+        first = await shown(monque, monque, "working")
+        keeper = keeper_of(monque)
+        for how in ({"blockConnection": True, "blockTimeMS": 1000}, {"closeConnection": True}):
+            failing: dict[str, Any] = how
+            with lab.failing("update", namespace=namespace, **failing):
+                keeper.tell()
+                await eventually(lambda: keeper._is_known is False)
+            keeper.tell()
+            await eventually(lambda: keeper._is_known)
+        assert (await shown(monque, monque, "working")).started_at == first.started_at
+    assert not record.of(JobErrorEvent)
+
+
 async def test_an_instance_whose_database_is_gone_ends_all_the_same(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "_GOODBYE", 0.2)
     monque = lab.monque()

@@ -201,9 +201,9 @@ def test_a_zero_elsewhere_is_written() -> None:
 @pytest.mark.parametrize("field", OPTIONAL)
 def test_an_optional_field_reads_alike_when_it_is_null_and_when_it_is_absent(field: str) -> None:
     without = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
-    expected = {"priority": 0, "attempts": 0, "tags": (), "headers": {}, "errors": (), "logs": ()}.get(field)
+    unset: dict[str, Any] = {"priority": 0, "attempts": 0, "tags": (), "headers": {}, "errors": (), "logs": ()}
     for document in (without, without | {field: None}):
-        assert getattr(from_document(document), ATTRIBUTES[field]) == expected
+        assert getattr(from_document(document), ATTRIBUTES[field]) == unset.get(field)
 
 
 def test_null_is_data_like_any_other() -> None:

@@ -356,7 +356,7 @@ async def test_documents_that_are_no_jobs(monque_uri: str, monque: Monque, raw: 
 
 async def test_of_many_documents_some_are_looked_at(monque_uri: str, monque: Monque, raw: Collection[Document]) -> None:
     raw.insert_many([stored("completed") for _ in range(1500)])
-    assert (await diagnose(monque_uri))["jobs.documents"].seen.startswith("1,000 of 1,500 documents were looked at")
+    assert (await diagnose(monque_uri))["jobs.documents"].seen.startswith("the newest 1,000 of 1,500 documents")
     await monque.jobs.delete_many(JobFilter(), all=True)
 
 

@@ -63,7 +63,7 @@ async def test_jobs_are_counted_by_status_and_name(monque: Monque, raw: Collecti
 async def test_without_jobs_there_is_nothing_to_say(monque: Monque, now: datetime) -> None:
     stats = await monque.jobs.stats(window=timedelta(minutes=1))
     nothing = dict.fromkeys(JobStatus, 0)
-    ended = dict.fromkeys((COMPLETED, FAILED, CANCELLED), 0)
+    ended: dict[JobStatus, int] = dict.fromkeys((COMPLETED, FAILED, CANCELLED), 0)
     assert abs(stats.at - now) < timedelta(minutes=1)
     assert stats == JobStats(stats.at, 60.0, nothing, {}, 0.0, 0.0, 0, ended, None, None)
     assert (stats.created_rate, stats.ended_rate) == (0, 0)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from bson import ObjectId
 
 from monque import (
     ChangeStreamsUnavailableError,
@@ -19,6 +20,7 @@ from monque import (
     JobStatus,
     Monque,
 )
+from monque._store.watching import _change
 from monque.testing import eventually
 
 from .support import FUTURE, stored
@@ -115,6 +117,12 @@ async def test_a_document_that_is_no_job_is_told_of_too(monque: Monque, raw: Col
     assert (first.job_id, first.job, first.kind) == (bad["_id"], None, "created")
     assert isinstance(first.error, JobDocumentError)
     assert (second.job_id, second.error) == (good["_id"], None)
+
+
+def test_what_was_deleted_before_it_could_be_read_is_not_told_twice() -> None:
+    gone: Document = {"operationType": "update", "documentKey": {"_id": ObjectId()}, "fullDocument": None}
+    assert _change(gone) is None
+    assert _change({**gone, "operationType": "delete"}) == JobChange(gone["documentKey"]["_id"], None, "deleted")
 
 
 async def test_a_replaced_job_has_changed(monque: Monque, raw: Collection[Document]) -> None:

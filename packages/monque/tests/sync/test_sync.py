@@ -39,7 +39,7 @@ from monque import (
     UniqueKeyConflictError,
     _monque,
 )
-from monque.sync import Jobs, Monque
+from monque.sync import Fleet, Jobs, Monque
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
@@ -566,21 +566,21 @@ def parameters(method: Any) -> dict[str, tuple[Any, Any]]:
 
 def public(face: type) -> set[str]:
     # Of `Jobs`, also what its parts have.
-    names = dir(face) if issubclass(face, Jobs | asynchronous.Jobs) else vars(face)
+    names: list[str] = dir(face) if face in (Jobs, asynchronous.Jobs) else [*vars(face)]
     return {name for name in names if not name.startswith("_")}
 
 
 def test_both_faces_have_the_same_methods_with_the_same_parameters() -> None:
-    for blocking, awaited in ((Monque, asynchronous.Monque), (Jobs, asynchronous.Jobs)):
+    for blocking, awaited in ((Monque, asynchronous.Monque), (Jobs, asynchronous.Jobs), (Fleet, asynchronous.Fleet)):
         # These are those of the asynchronous one, and attributes.
         names = public(awaited) - {"worker", "use"}
         assert public(blocking) == names
-        for name in names - {"on", "once", "off", "jobs"}:
+        for name in names - {"on", "once", "off", "jobs", "fleet"}:
             assert parameters(getattr(blocking, name)) == parameters(getattr(awaited, name)), name
 
 
 def test_every_method_says_what_it_does_and_no_example_awaits() -> None:
-    for face in (Monque, Jobs):
+    for face in (Monque, Jobs, Fleet):
         for name in public(face):
             assert "await " not in (inspect.getdoc(getattr(face, name)) or "await "), name
 

@@ -17,7 +17,9 @@ HOUR = timedelta(hours=1)
 THEN = datetime(2030, 1, 1, tzinfo=UTC)
 # Every date there is in a job, and things that are none in their places.
 FULL: dict[str, Any] = {
-    **dict.fromkeys(("nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "expireAt"), THEN),
+    **dict.fromkeys(
+        ("nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "startedAt", "expireAt"), THEN
+    ),
     "followUp": {"data": {"nextRunAt": THEN}, "nextRunAt": THEN},
     "progress": {"fraction": 0.5, "at": THEN},
     "errors": [{"at": THEN, "attempt": 1}, {"attempt": 2}, "none"],
@@ -34,7 +36,9 @@ async def test_every_date_moves_but_those_of_the_user(monque: Monque, monque_dat
     earlier = THEN - HOUR
     assert jobs.find_one({"_id": 1}) == {
         "_id": 1,
-        **dict.fromkeys(("nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "expireAt"), earlier),
+        **dict.fromkeys(
+            ("nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "startedAt", "expireAt"), earlier
+        ),
         "followUp": {"data": {"nextRunAt": THEN}, "nextRunAt": earlier},
         "progress": {"fraction": 0.5, "at": earlier},
         "errors": [{"at": earlier, "attempt": 1}, {"attempt": 2}, "none"],
@@ -135,6 +139,37 @@ async def test_leases_can_run_out_for_one_name(monque: Monque, monque_database: 
     assert await expire_leases(monque, "one") == 1
     await eventually(lambda: monque_database.monque_jobs.find_one({"name": "one", "status": "completed"}))
     assert await expire_leases(monque) == 1
+
+
+async def test_a_pause_ends(monque: Monque) -> None:
+    @monque.worker("greet")
+    async def greet() -> None: ...
+
+    await monque.fleet.pause("greet", HOUR)
+    await greet.enqueue()
+    assert not (await drain(monque)).runs
+    await travel(monque, minutes=59)
+    assert not (await drain(monque)).runs
+    await travel(monque, minutes=1)
+    assert len((await drain(monque)).completed) == 1
+
+
+async def test_a_pause_ends_for_an_instance_at_work(monque_uri: str) -> None:
+    ran = asyncio.Event()
+    monque = Monque(monque_uri, Options(polling=Polling(interval=3600, safety=3600)))
+
+    @monque.worker("greet")
+    async def greet() -> None:
+        ran.set()
+
+    async with monque:
+        await monque.start()
+        await monque.fleet.pause("greet", HOUR)
+        await drain(monque)
+        await greet.enqueue()
+        assert not (await drain(monque)).runs
+        await travel(monque, hours=1)
+        await asyncio.wait_for(ran.wait(), 60)
 
 
 async def test_only_what_has_ended_expires(monque: Monque, monque_database: Database[Any]) -> None:

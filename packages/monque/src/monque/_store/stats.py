@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from monque._store import indexes
@@ -108,10 +108,7 @@ class Statistician:
         """All of it."""
         for status in self._wanted:
             await self._count(status)
-        try:
-            begin = self._now - timedelta(seconds=window)
-        except OverflowError:
-            begin = datetime.min.replace(tzinfo=UTC)
+        begin = self._now - timedelta(seconds=window)
         ended = {s: await self._since("updated", begin, s) for s in self._wanted if s.value in indexes.ENDED}
         runs, waits = await self._durations(begin)
         return JobStats(

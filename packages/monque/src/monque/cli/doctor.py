@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json as _json
-import logging
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-from rich.console import Console
 from rich.text import Text
 
-from monque import Diagnosis, Finding, IndexFix, Monque, Options, Severity
-from monque.cli._options import check_uri
+from monque import Diagnosis, Finding, IndexFix, Severity
+from monque.cli._connect import connected
+from monque.cli._options import HERE, Flag, Json, Server
+from monque.cli._output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +31,11 @@ _COUNTED = {
 
 def command(
     *,
-    fix_indexes: Annotated[bool, Parameter(negative=())] = False,
-    drop_old_indexes: Annotated[bool, Parameter(negative=())] = False,
-    strict: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
-    collection: str = "monque_jobs",
-    uri: Annotated[str | None, Parameter(env_var="MONQUE_URI", show_env_var=True)] = None,
+    fix_indexes: Flag = False,
+    drop_old_indexes: Flag = False,
+    strict: Flag = False,
+    json: Json = False,
+    server: Server = HERE,
 ) -> int:
     """Look whether everything is in good health: the server, the indexes, the jobs.
 
@@ -47,9 +43,10 @@ def command(
     there are errors.
 
     Examples:
-        monque doctor
-        monque doctor --strict --json    # for monitoring
-        monque doctor --fix-indexes
+        monque doctor                      # look
+        monque doctor --strict --json      # for scripts
+        monque doctor --fix-indexes        # before a new version is deployed
+        monque doctor --drop-old-indexes   # once no instance of the old one is left
 
     Args:
         fix_indexes: First make the indexes what they should be: create those that are missing, and replace those that
@@ -57,38 +54,28 @@ def command(
         drop_old_indexes: The same, and drop those that only earlier versions use.
         strict: Warnings count as errors.
         json: Print the findings as one JSON object and nothing else on stdout.
-        collection: The collection of the jobs.
-        uri: The MongoDB to use; without it the embedded one.
+        server: Where the jobs are.
     """
-    check_uri(uri)
-    # What an instance would log is among the findings.
-    logging.getLogger("monque").addHandler(logging.NullHandler())
-    options = Options(collection=collection, create_indexes=False)
-    fixed, diagnosis = asyncio.run(_examine(uri or None, options, fix=fix_indexes, drop_old=drop_old_indexes))
-    out = Console(highlight=False)
+    fixed, diagnosis = asyncio.run(_examine(server, fix=fix_indexes or drop_old_indexes, drop_old=drop_old_indexes))
+    out = Output(as_json=json)
     if json:
-        out.file.write(_json.dumps(_as_json(fixed, diagnosis), indent=2) + "\n")
+        out.document(_facts(fixed, diagnosis))
     else:
         for line in _lines(fixed, diagnosis):
-            out.print(line, soft_wrap=True)
+            out.console.print(line, soft_wrap=True)
     bad = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
     return 1 if diagnosis.of(*bad) else 0
 
 
-async def _examine(
-    uri: str | None, options: Options, *, fix: bool, drop_old: bool
-) -> tuple[IndexFix | None, Diagnosis]:
-    async with Monque(uri, options) as monque:
-        fixed = await monque.fix_indexes(drop_old=drop_old) if fix or drop_old else None
+async def _examine(server: Server, *, fix: bool, drop_old: bool) -> tuple[IndexFix | None, Diagnosis]:
+    async with connected(server) as monque:
+        fixed = await monque.fix_indexes(drop_old=drop_old) if fix else None
         return fixed, await monque.diagnose()
 
 
-def _as_json(fixed: IndexFix | None, diagnosis: Diagnosis) -> dict[str, Any]:
-    found: dict[str, Any] = {"severity": diagnosis.severity, "findings": [asdict(one) for one in diagnosis.findings]}
-    if fixed is not None:
-        problems = [str(problem) for problem in fixed.problems]
-        found["fixed"] = {"created": fixed.created, "dropped": fixed.dropped, "problems": problems}
-    return found
+def _facts(fixed: IndexFix | None, diagnosis: Diagnosis) -> dict[str, Any]:
+    found = {"severity": diagnosis.severity, "findings": diagnosis.findings}
+    return found if fixed is None else {**found, "fixed": fixed}
 
 
 def _lines(fixed: IndexFix | None, diagnosis: Diagnosis) -> Iterator[Text]:

@@ -61,11 +61,12 @@ class Expected:
 
 def differences(expected: object, actual: object, path: str) -> list[str]:
     """Where stored data differ from what is expected of them: a mapping may have more than is said of it."""
+    whole = expected  # whatever the type checkers make of it below
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
         return _in_mapping(cast("Mapping[Any, object]", expected), cast("Mapping[Any, object]", actual), path)
     if isinstance(expected, list | tuple) and isinstance(actual, list):
         return _in_list(cast("list[object]", expected), cast("list[object]", actual), path)
-    return _at_once(expected, actual, path)
+    return _at_once(whole, actual, path)
 
 
 def _at_once(expected: object, actual: object, path: str) -> list[str]:

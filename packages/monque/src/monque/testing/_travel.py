@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from monque._store.indexes import ENDED
+from monque._store.orders import PAUSES, fleet_of
 from monque.errors import InvalidArgumentError
 from monque.job import JobStatus
 from monque.options import is_duration, seconds
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from monque._monque import Monque
 
 # Every date of a job's document, those of small documents in it, and those of lists of such.
-_DATES = ("nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "expireAt")
+_DATES = ("nextRunAt", "createdAt", "updatedAt", "lockedAt", "lastHeartbeat", "startedAt", "expireAt")
 _PARTS = {"followUp": "nextRunAt", "progress": "at"}
 _LISTS = {"errors": "at", "logs": "at"}
 # Longer than any lease.
@@ -29,8 +30,8 @@ async def travel(
 
     Due times and leases follow the server's clock, so it is the jobs that move: every date in their documents goes back
     by this much, and the instance looks at them anew. What became due is due, leases ran out unless this very instance
-    holds them, and jobs whose retention is over are gone. Nothing runs by itself: `drain` comes next, if the instance
-    is not at work.
+    holds them, and jobs whose retention is over are gone, as are pauses. Nothing runs by itself: `drain` comes next, if
+    the instance is not at work.
 
     A recurring job runs once, however many of its occurrences went by; travel from one to the next to have all of them.
     Its next time is then one on the real clock again. `datetime.now()` in handlers does not move.
@@ -81,6 +82,8 @@ async def go_by(monque: Monque, distance: timedelta) -> None:
     connected = monque._connection()
     milliseconds = round(distance.total_seconds() * 1000)
     await connected.collection.update_many({}, [{"$set": _moved(milliseconds)}])
+    pauses = {field: _earlier(f"${field}", milliseconds) for field in ("since", "expireAt")}
+    await fleet_of(connected.collection).update_many(PAUSES, [{"$set": pauses}])
     # The server does it by itself, but only once a minute.
     expired = {"status": {"$in": ENDED}, "expireAt": {"$type": "date"}, "$expr": {"$lte": ["$expireAt", "$$NOW"]}}
     await connected.collection.delete_many(expired)
@@ -143,6 +146,7 @@ async def expire_leases(monque: Monque, name: str | None = None) -> int:
 
 
 def _look_anew(monque: Monque) -> None:
-    engine = monque._connection().engine
-    if engine is not None:
-        engine.look_anew()
+    connected = monque._connection()
+    connected.obey()
+    if connected.engine is not None:
+        connected.engine.look_anew()

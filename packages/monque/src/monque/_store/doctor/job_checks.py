@@ -34,8 +34,7 @@ _LEFT = timedelta(minutes=2)
 _NAMES = 100
 _NAMES_AT_ONCE = 50
 _LEASES = 100
-# Of a large collection each one picked at random has to be fetched from the disk.
-_SAMPLE, _SAMPLE_OF_MANY, _MANY = 1000, 200, 100_000
+_NEWEST = 1000
 _LEASE_FIELDS = {"name": 1, "lastHeartbeat": 1, "lockedAt": 1, "heartbeatInterval": 1}
 
 
@@ -113,14 +112,16 @@ async def leases(patient: Patient) -> list[Finding]:
 
 
 async def documents(patient: Patient) -> list[Finding]:
-    """Whether there are documents that are no jobs, among as many as can be looked at quickly."""
+    """Whether there are documents that are no jobs, among those made last: of these, it is known who makes such."""
     number = await patient.jobs.estimated_document_count()
     options = patient.jobs.codec_options.with_options(document_class=RawBSONDocument)
     raw: AsyncCollection[Any] = patient.jobs.with_options(codec_options=options)
-    size = _SAMPLE if number < _MANY else _SAMPLE_OF_MANY
-    rows = await (await raw.aggregate([{"$sample": {"size": size}}])).to_list()
+    # Picked at random from a large collection, each would have to be fetched from the disk.
+    rows = await raw.find().sort("$natural", -1).limit(_NEWEST).to_list()
     broken = [problem for problem in (_problem(patient, row.raw) for row in rows) if problem is not None]
-    some = f"{len(rows):,} of {number:,} documents" if len(rows) < number else f"all {len(rows):,} document(s)"
+    some = (
+        f"the newest {len(rows):,} of {number:,} documents" if len(rows) < number else f"all {len(rows):,} document(s)"
+    )
     if not broken:
         return [ok("jobs.documents", seen=f"{some} were looked at, and are jobs")]
     advice = "instances let them fail where they can; correct or delete them, and whatever writes them"

@@ -55,25 +55,30 @@ class Place:
             UsageError: There is such a collection already.
         """
         name = next(self._names)
-        # That of the jobs, and what the instances make beside it.
-        self._made |= {name, fleet_name(name)}
+        self._made.add(name)
         try:
             await self.database.create_collection(name)
         except CollectionInvalid as error:  # somebody was quicker, and it is theirs
-            self._made -= {name, fleet_name(name)}
+            self._made.discard(name)
             raise UsageError(f"there is a collection {name!r} already") from error
         try:
             yield name
         finally:
             with pymongo.timeout(_CLEARING):
-                await self.database.drop_collection(name)
-                await self.database.drop_collection(fleet_name(name))
+                await self._drop(name)
 
     async def clear(self) -> None:
         """Drop what is left: a write that was under way when a run was interrupted can bring a collection back."""
         with pymongo.timeout(_CLEARING):
-            for name in self._made.intersection(await self.database.list_collection_names()):
-                await self.database.drop_collection(name)
+            existing = {*await self.database.list_collection_names()}
+            for name in self._made:
+                if existing & {name, fleet_name(name)}:
+                    await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
+        """Drop a collection, and what instances that worked on it have said of themselves."""
+        await self.database.drop_collection(name)
+        await self.database.drop_collection(fleet_name(name))
 
 
 @asynccontextmanager
