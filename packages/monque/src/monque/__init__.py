@@ -12,6 +12,7 @@ from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
 from monque._store.stats import Durations, JobStats
 from monque._store.watching import JobChange, Watch
+from monque._threads import call_in_thread
 from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
 from monque.errors import (
     AggregationTimeoutError,
@@ -168,5 +169,6 @@ __all__ = [
     "Watch",
     "Worker",
     "WorkerRegistrationError",
+    "call_in_thread",
     "current_job",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pymongo
@@ -18,7 +19,8 @@ from monque.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-Source = AsyncDatabase[Any] | AsyncMongoClient[Any] | str | None
+_Open = AsyncDatabase[Any] | AsyncMongoClient[Any] | str
+Source = _Open | Callable[[], AbstractAsyncContextManager[_Open]] | None
 SyncSource = Database[Any] | MongoClient[Any] | str | None
 
 DEFAULT_DATABASE = "monque"
@@ -34,8 +36,13 @@ def check_source(source: object) -> None:
             # Mistyped as it is, everything before the last @ may be a password.
             shown = "***@" + source.rpartition("@")[2] if "@" in source else source
             raise ConfigurationError("source", shown, "a URI that begins with mongodb:// or mongodb+srv://")
-    elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient):
-        raise ConfigurationError("source", source, "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None")
+    elif source is not None and not isinstance(source, AsyncDatabase | AsyncMongoClient) and not _is_opener(source):
+        expected = "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, a function that opens one of them, or None"
+        raise ConfigurationError("source", source, expected)
+
+
+def _is_opener(source: object) -> bool:
+    return callable(source) and not isinstance(source, type | Database | MongoClient)
 
 
 def check_sync_source(source: object) -> None:
@@ -66,7 +73,27 @@ def _as_it_is(database: Any) -> Database[Any]:  # noqa: ANN401  for the type che
 
 @asynccontextmanager
 async def open_twin(database: Database[Any]) -> AsyncGenerator[AsyncDatabase[Any]]:
-    """The same database through an asynchronous client with the same settings."""
+    """The same database through an asynchronous client with the same settings, for `async with`.
+
+    Args:
+        database: A database of the synchronous driver.
+
+    Returns:
+        An async context manager of the database; its client is closed when it is left.
+
+    Raises:
+        ConfigurationError: The settings of the client cannot be read.
+
+    Example:
+        >>> import asyncio, os
+        >>> from pymongo import MongoClient
+        >>> async def main() -> None:
+        ...     with MongoClient(os.environ["MONQUE_URI"]) as client:
+        ...         async with open_twin(client["app"]) as database:
+        ...             print(type(database).__name__, database.name)
+        >>> asyncio.run(main())
+        AsyncDatabase app
+    """
     settings: dict[str, Any] = {**_settings_of(database.client), "connect": False}
     try:
         client: AsyncMongoClient[Any] = AsyncMongoClient(**settings)
@@ -94,6 +121,11 @@ async def open_database(source: Source) -> AsyncGenerator[AsyncDatabase[Any]]:
         yield source
     elif isinstance(source, AsyncMongoClient):
         yield source.get_default_database(DEFAULT_DATABASE)
+    elif callable(source):
+        async with source() as opened:
+            _check_opened(opened)
+            async with open_database(opened) as database:
+                yield database
     elif uri := source or os.environ.get(URI_VARIABLE):
         async with _client(uri) as client:
             yield client.get_default_database(DEFAULT_DATABASE)
@@ -102,6 +134,13 @@ async def open_database(source: Source) -> AsyncGenerator[AsyncDatabase[Any]]:
 
         async with EmbeddedMongoDB() as server, _client(server.uri) as client:
             yield client[DEFAULT_DATABASE]
+
+
+def _check_opened(opened: object) -> None:
+    if opened is None or _is_opener(opened):
+        expected = "a function that opens an AsyncDatabase, an AsyncMongoClient or a mongodb:// URI"
+        raise ConfigurationError("source", opened, expected)
+    check_source(opened)
 
 
 @asynccontextmanager

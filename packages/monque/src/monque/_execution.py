@@ -16,7 +16,7 @@ from monque._processes import ProcessPool
 from monque._records import kept
 from monque._scope import enter
 from monque._settlement import outcome_of, reason
-from monque._threads import start_in_thread
+from monque._threads import outlast_thread, start_in_thread
 from monque.job import Job
 from monque.outcome import COMPLETED, RELEASED, Completed, Failed, Outcome, Verdict
 
@@ -102,7 +102,7 @@ class Executor:
         args, kwargs = worker.payload.arguments(run.job)
         if worker.run_in == "thread":
             call = partial(worker.function, *args, **kwargs)
-            return _outlast(start_in_thread(call, name=f"monque-{worker.name}"))
+            return outlast_thread(start_in_thread(call, name=f"monque-{worker.name}"))
         return self._in_process(worker, run, args, kwargs)
 
     async def _in_process(self, worker: AnyWorker, run: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
@@ -130,16 +130,6 @@ def call_in_child(reference: Reference, args: tuple[Any, ...], kwargs: dict[str,
 
 
 _HERE = Reference.of(call_in_child)
-
-
-async def _outlast(thread: asyncio.Future[object]) -> object:
-    """Wait for a thread. Nobody can end one from outside, so its slot is taken until it ends, come what may."""
-    while not thread.done():
-        try:
-            await asyncio.wait([thread])
-        except asyncio.CancelledError:
-            continue
-    return thread.result()
 
 
 def ended_with(error: BaseException, run: Scope) -> Outcome:

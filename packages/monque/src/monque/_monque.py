@@ -136,7 +136,9 @@ class Monque(Declares):
 
     Args:
         source: Where the jobs live: an `AsyncDatabase`, an `AsyncMongoClient` (its default database, else `monque`), or
-            a `mongodb://` URI. None takes the URI in `$MONQUE_URI`, or else an embedded MongoDB on this machine.
+            a `mongodb://` URI. Or a function that gives an async context manager of one of these: it is entered when
+            Monque connects, and left when it has closed. None takes the URI in `$MONQUE_URI`, or else an embedded
+            MongoDB on this machine.
         options: See `Options`.
 
     Raises:

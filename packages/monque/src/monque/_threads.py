@@ -6,12 +6,50 @@ import asyncio
 import contextvars
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["call_in_thread"]
+
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+async def call_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that blocks from an async handler, as handlers that are plain functions are called.
+
+    It has a daemon thread of its own, and sees the context variables, `current_job()` among them. Nobody can end a
+    thread from outside, so this waits for its end, come what may: what is cancelled meanwhile is not heard.
+    `job.should_stop` tells the function.
+
+    Args:
+        function: The function.
+        *args: What it is called with.
+        **kwargs: Likewise, by name.
+
+    Returns:
+        What it returned.
+
+    Example:
+        >>> import asyncio
+        >>> asyncio.run(call_in_thread(sum, [1, 2, 3]))
+        6
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    return await outlast_thread(start_in_thread(partial(function, *args, **kwargs), name=f"monque-{name}"))
+
+
+async def outlast_thread(thread: asyncio.Future[T]) -> T:
+    """Wait for a thread. Nobody can end one from outside, so its slot is taken until it ends, come what may."""
+    while not thread.done():
+        try:
+            await asyncio.wait([thread])
+        except asyncio.CancelledError:
+            continue
+    return thread.result()
 
 
 def start_in_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from monque import _monque
 from monque._bulk import Batch, Item, check_jobs
+from monque._connection import open_twin
 from monque._intake import NewJob, request_of
 from monque._link import Face, Inner, Link, blocking
 from monque._portal import refuse_to_block
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from monque.options import Duration, Retry
     from monque.router import Router
 
-__all__ = ["Fleet", "Jobs", "Monque"]
+__all__ = ["Fleet", "Jobs", "Monque", "open_twin"]
 
 
 class Jobs(Face[_jobs.Jobs]):

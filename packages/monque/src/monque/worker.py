@@ -461,6 +461,28 @@ class Declares:
 
         return cast("Declare", declare) if function is None else declare(function)
 
+    def add(self, worker: AnyWorker, *, replace: bool = False) -> None:
+        """Take in a worker that has been made elsewhere, `Worker(name, function)`.
+
+        Args:
+            worker: The worker.
+            replace: Whether it may take the place of another worker.
+
+        Raises:
+            InvalidArgumentError: This is no worker.
+            WorkerRegistrationError: The name is taken.
+
+        Example:
+            >>> from monque import Monque, Worker
+            >>> def shout(text: str) -> None:
+            ...     print(text.upper())
+            >>> monque = Monque()
+            >>> monque.add(Worker("shout", shout))
+        """
+        if not isinstance(worker, Worker):
+            raise InvalidArgumentError("worker", worker, "a Worker")
+        self._add(worker, replace=replace)
+
     def _add(self, worker: AnyWorker, *, replace: bool) -> None:
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from pymongo.errors import AutoReconnect, InvalidOperation, PyMongoError, Server
 from monque import ConfigurationError, ConnectionError, Monque
 from monque._connection import DEFAULT_DATABASE, URI_VARIABLE, check_source, open_database
 from monque._store.errors import driver_errors
+from monque.sync import open_twin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
 WHERE = "a URI that begins with mongodb:// or mongodb+srv://"
-WHAT = "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, or None"
+WHAT = "an AsyncDatabase, an AsyncMongoClient, a mongodb:// URI, a function that opens one of them, or None"
 
 
 @pytest.fixture
@@ -200,6 +202,41 @@ async def test_a_server_is_looked_for_for_ten_seconds_unless_the_uri_says_otherw
 async def test_the_server_is_told_who_asks(monque_server: str) -> None:
     async with open_database(monque_server) as database:
         assert database.client.options.pool_options.appname == "monque"
+
+
+async def test_a_function_opens_the_source_and_closes_it(monque_uri: str) -> None:
+    notes: list[str] = []
+
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[AsyncMongoClient[dict[str, Any]]]:
+        async with AsyncMongoClient[dict[str, Any]](monque_uri) as client:
+            yield client
+        notes.append("closed")
+
+    async with Monque(opened) as monque:
+        await monque.enqueue("send-email")
+        assert notes == []
+    assert notes == ["closed"]
+
+
+async def test_what_a_function_opens_may_be_a_uri(monque_uri: str) -> None:
+    async with open_database(lambda: nullcontext(monque_uri)) as database:
+        assert f"/{database.name}?" in monque_uri
+
+
+@pytest.mark.parametrize("opened", [None, 1, "localhost", dict, lambda: nullcontext(None)], ids=repr)
+async def test_a_function_that_opens_nothing_of_the_kind_is_refused(opened: Any) -> None:
+    with pytest.raises(ConfigurationError, match="option source: expected "):
+        async with open_database(lambda: nullcontext(opened)):
+            pytest.fail("opened")
+
+
+async def test_a_twin_is_an_asynchronous_database_of_its_own(monque_uri: str) -> None:
+    with MongoClient[dict[str, Any]](monque_uri) as client:
+        async with open_twin(client["app"]) as database:
+            assert database.name == "app"
+            assert await answers(database)
+        assert not await answers(database)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monque._threads import start_in_thread
+from monque._threads import call_in_thread, start_in_thread
 from monque.testing import eventually
 
 if TYPE_CHECKING:
@@ -136,9 +136,33 @@ def test_a_thread_may_outlive_the_event_loop(gate: threading.Event) -> None:
 def test_a_stuck_one_does_not_keep_the_process_alive() -> None:
     program = """
 import asyncio, threading
-from monque._threads import start_in_thread
+from monque._threads import call_in_thread, start_in_thread
 async def main(): start_in_thread(threading.Event().wait, name="stuck")
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=60, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+async def test_a_call_is_made_with_its_arguments_in_a_thread_of_its_name() -> None:
+    def add(one: int, other: int) -> tuple[int, str]:
+        return one + other, threading.current_thread().name
+
+    assert await call_in_thread(add, 1, other=2) == (3, "monque-add")
+
+
+async def test_a_call_is_waited_for_come_what_may(gate: threading.Event) -> None:
+    begun = threading.Event()
+
+    def call() -> str:
+        begun.set()
+        gate.wait()
+        return "done"
+
+    waiting = asyncio.create_task(call_in_thread(call))
+    await eventually(begun.is_set)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.set()
+    assert await waiting == "done"

@@ -465,3 +465,21 @@ def test_routers_do_not_go_round_in_circles() -> None:
 def test_nothing_is_declared_nowhere() -> None:
     with pytest.raises(NotImplementedError):
         Declares().worker("mail", handler)
+
+
+@pytest.mark.parametrize("home", [Monque, Router])
+def test_a_worker_that_was_made_elsewhere_is_taken_in(home: type[Monque | Router]) -> None:
+    one = home()
+    worker: AnyWorker = Worker("mail", handler)
+    one.add(worker)
+    one.add(worker)
+    with pytest.raises(WorkerRegistrationError, match="pass replace=True"):
+        one.worker("mail", handler)
+    other: AnyWorker = Worker("mail", handler)
+    one.add(other, replace=True)
+
+
+def test_what_is_no_worker_is_not_taken_in() -> None:
+    nonsense: Any = handler
+    with pytest.raises(InvalidArgumentError, match="expected a Worker, got <function"):
+        Router().add(nonsense)
