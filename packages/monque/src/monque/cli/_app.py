@@ -48,8 +48,6 @@ _EXIT_CODES = {
     MonqueError: 1,
     KeyboardInterrupt: 130,
 }
-_NO_INDEX = "hint provided does not correspond to an existing index"
-_ADVICE = "the collection lacks an index that this needs; `monque doctor --fix-indexes` makes it, and so does a worker"
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as with other programs
 
 
@@ -69,8 +67,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _end_with(error: BaseException) -> int:
     said = "\n".join([str(error) or "interrupted", *getattr(error, "__notes__", ())])
-    if _NO_INDEX in said:
-        said = _ADVICE
     # Some messages have lines of their own, of which one may be a pointer to the place above.
     words = "; ".join(line.strip() for line in said.splitlines() if line.strip(" ^"))
     Console(stderr=True, highlight=False).print(Text(f"monque: {redact(words)}", style="red"), soft_wrap=True)
