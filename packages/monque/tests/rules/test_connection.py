@@ -224,7 +224,9 @@ async def test_what_a_function_opens_may_be_a_uri(monque_uri: str) -> None:
         assert f"/{database.name}?" in monque_uri
 
 
-@pytest.mark.parametrize("opened", [None, 1, "localhost", dict, lambda: nullcontext(None)], ids=repr)
+@pytest.mark.parametrize(
+    "opened", [None, 1, "localhost", dict, answers], ids=["nothing", "a number", "no URI", "a class", "a function"]
+)
 async def test_a_function_that_opens_nothing_of_the_kind_is_refused(opened: Any) -> None:
     with pytest.raises(ConfigurationError, match="option source: expected "):
         async with open_database(lambda: nullcontext(opened)):
