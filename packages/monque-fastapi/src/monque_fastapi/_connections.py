@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
 Native = AsyncDatabase[Any] | AsyncMongoClient[Any] | str
-Factory = "Callable[[], object | Awaitable[object]]"
 
 EXPECTED = (
     "a mongodb:// URI; an AsyncDatabase or AsyncMongoClient; a Database or MongoClient; a client or database of Motor; "

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 
-from monque import Job, JobFilter, JobStatus, Options, Retry
+from monque import Job, JobStatus, Options, Retry
 from monque.testing import eventually
 from monque_fastapi import JobDep, MonqueModule, cron, job
 
@@ -91,6 +91,3 @@ async def run_one(module: MonqueModule, name: str, data: object = None) -> tuple
         enqueued = await module.monque.enqueue(name, data)
         notes: list[str] = app.state.notes
         return await ended(module, enqueued), notes
-
-
-ALL = JobFilter()

@@ -32,7 +32,7 @@ class Services(Provider):
     @provide(scope=Scope.REQUEST)
     async def mailer(self, number: int, job: Job[Any], monque: Monque) -> AsyncGenerator[Mailer, Any]:
         log.append("opened")
-        error = yield Mailer(f"{number} {job.name} {type(monque).__name__}")
+        error = yield Mailer(f"{number} {job.name} {isinstance(monque, Monque)}")
         log.append(f"closed after {error!r}")
 
 
@@ -83,11 +83,11 @@ async def test_jobs_and_controllers_are_given_what_a_container_provides(monque_u
             found = await ended(module, enqueued.job)
             assert found.status is (JobStatus.FAILED if found.data.get("to") == "nobody" else JobStatus.COMPLETED)
     await container.close()
-    greeting = "42 send Monque, 7, hello from 42 send Monque"
+    greeting = "42 send True, 7, hello from 42 send True"
     assert sorted(app.state.notes) == sorted(
         [
             f"to ada by {greeting}",
-            "True 42 mail.send Monque",
+            "True 42 mail.send True",
             f"to nobody by {greeting}",
         ]
     )

@@ -14,7 +14,7 @@ from fastapi.security import SecurityScopes
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from monque import Job, JobStatus, Monque, Options, Retry, Snooze, Timeout, WorkerRegistrationError, current_job
+from monque import Job, JobStatus, Monque, Options, Retry, Snooze, WorkerRegistrationError, current_job
 from monque.testing import eventually
 from monque_fastapi import DependencyError, JobDep, MonqueDep, MonqueModule, get_job, job, job_controller
 
@@ -189,7 +189,7 @@ async def test_a_run_can_be_a_transaction(monque_uri: str, monque_database: Any)
 # --- endings --------------------------------------------------------------------------------------------------------
 
 
-@job("ends", timeout=Timeout(0.2))
+@job("ends")
 async def ends(how: str, notes: Notes, session: Session) -> None:
     if how == "fails":
         raise RuntimeError("mine")
@@ -200,9 +200,13 @@ async def ends(how: str, notes: Notes, session: Session) -> None:
     if how == "snoozes" and current_job().fail_count == 0 and "snoozed" not in notes:
         notes.append("snoozed")
         raise Snooze(0.001)
-    if how == "takes too long":
-        await asyncio.sleep(PATIENCE)
     notes.append(session)
+
+
+@job("waits")
+async def waits(notes: Notes, session: Session) -> None:
+    notes.append(session)
+    await asyncio.sleep(PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +215,6 @@ async def ends(how: str, notes: Notes, session: Session) -> None:
         ("fails", "RuntimeError", "mine"),
         ("is refused", "HTTPException", "403: no"),
         ("is invalid", "RequestValidationError", None),
-        ("takes too long", "CancelledError", "0.2 s"),
     ],
 )
 async def test_what_was_opened_is_closed_however_the_run_ends(
@@ -229,10 +232,12 @@ async def test_a_verdict_passes_through(monque_uri: str) -> None:
     assert notes[2:5] == ["snoozed", "session saw Snooze", "session closed"]
 
 
-@job("waits")
-async def waits(notes: Notes, session: Session) -> None:
-    notes.append(session)
-    await asyncio.sleep(PATIENCE)
+async def test_what_was_opened_is_closed_when_the_job_takes_too_long(monque_uri: str) -> None:
+    module = MonqueModule(monque_uri, jobs=[waits], options=ONCE)
+    async with living(module) as app:
+        failed = await ended(module, (await waits.with_(timeout=2).enqueue()).job)
+    assert failed.status is JobStatus.FAILED
+    assert app.state.notes[-2:] == ["session saw CancelledError", "session closed"]
 
 
 async def test_what_was_opened_is_closed_when_the_job_is_cancelled(monque_uri: str) -> None:
@@ -361,7 +366,7 @@ class Mailing:
         assert not args
         assert not kwargs
         self.sent: list[str] = []
-        self.about = f"{session} {the_job.name} {sender} {type(monque).__name__}"
+        self.about = f"{session} {the_job.name} {sender} {isinstance(monque, Monque)}"
 
     @job("send")
     async def send(self, to: str, session: Session, notes: Notes) -> None:
@@ -386,7 +391,7 @@ async def test_a_controller_is_made_anew_for_each_run(monque_uri: str) -> None:
         assert notes == [
             "number made",
             "session opened for mailing.send",
-            f"['{to}'] session 42 mailing.send office Monque session 42",
+            f"['{to}'] session 42 mailing.send office True session 42",
             "session closed",
         ]
     assert (await run_one(module, "mailing.plain"))[1][2] == "monque-plain []"

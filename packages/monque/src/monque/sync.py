@@ -175,6 +175,7 @@ class Monque(Face[_monque.Monque]):
         self.worker = inner.worker
         self.use = inner.use
         self.use_producer = inner.use_producer
+        self.use_producer = inner.use_producer
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
