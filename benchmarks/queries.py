@@ -94,8 +94,7 @@ def questions(jobs: Jobs, now: datetime) -> list[Question]:
     name = NAMES[3]
     hour = {"from": now - timedelta(days=10), "until": now - timedelta(days=10) + timedelta(hours=1)}
     pages = [
-        (f"page, {order}", partial(jobs.page, order=order))
-        for order in ("-created", "created", "-updated", "updated", "-due", "due")
+        (f"page, {order}", partial(jobs.page, order=order)) for order in ("-created", "created", "-updated", "updated")
     ]
     filters: dict[str, JobFilter] = {
         **{str(status): JobFilter(status=status) for status in JobStatus},

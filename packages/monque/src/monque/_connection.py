@@ -42,7 +42,7 @@ def check_source(source: object) -> None:
 
 
 def _is_opener(source: object) -> bool:
-    return callable(source) and not isinstance(source, type | Database | MongoClient)
+    return callable(source) and not isinstance(source, type)
 
 
 def check_sync_source(source: object) -> None:

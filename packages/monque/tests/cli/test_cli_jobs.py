@@ -209,7 +209,7 @@ def test_list(monque: Callable[..., Any], enqueue: Callable[..., str]) -> None:
 
     assert ids() == [report, later, mail]
     assert ids("--order", "created", "--limit", "2") == [mail, later]
-    assert ids("--all", "--order", "-due") == [report, later, mail]
+    assert ids("--status", "pending", "--order", "-due") == [later, mail]
     assert ids("--name", "mail") == [later, mail]
     assert ids("--name", "mail", "--name", "report", "--status", "cancelled", "--status", "failed") == [report]
     assert ids("--tag", "a", "--tag", "b") == [mail]

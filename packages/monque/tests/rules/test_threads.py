@@ -136,7 +136,7 @@ def test_a_thread_may_outlive_the_event_loop(gate: threading.Event) -> None:
 def test_a_stuck_one_does_not_keep_the_process_alive() -> None:
     program = """
 import asyncio, threading
-from monque._threads import call_in_thread, start_in_thread
+from monque._threads import start_in_thread
 async def main(): start_in_thread(threading.Event().wait, name="stuck")
 asyncio.run(main())
 """

@@ -61,7 +61,6 @@ DEFINITIONS: dict[str, Document] = {
         "partialFilterExpression": {"status": {"$in": ["completed", "failed", "cancelled"]}},
     },
     "monque_created": {"key": [("name", 1), ("createdAt", 1), ("_id", 1)]},
-    "monque_planned": {"key": [("name", 1), ("nextRunAt", 1), ("_id", 1)]},
     "monque_undone": {
         "key": [("status", 1), ("name", 1), ("createdAt", 1), ("_id", 1)],
         "partialFilterExpression": {"status": {"$in": ["failed", "cancelled"]}},

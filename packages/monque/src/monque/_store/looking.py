@@ -163,7 +163,7 @@ class Looking(Core):
 
         Args:
             filter: Which jobs; all if it is left out.
-            order: By which time they are sorted; with a minus the latest come first.
+            order: By which time they are sorted; with a minus the latest come first. `due` is for pending jobs alone.
             limit: How many at most.
             timeout: How long it may take to find the next 500, as a timedelta or in seconds.
 
@@ -194,7 +194,7 @@ class Looking(Core):
         check_filter(filter)
         Deadline(timeout)
         limit = None if limit is None else check_size("limit", limit)
-        return Found(self._reader, filter, check_order(order), limit, timeout)
+        return Found(self._reader, filter, check_order(order, filter), limit, timeout)
 
     async def page(
         self,
@@ -215,7 +215,7 @@ class Looking(Core):
 
         Args:
             filter: Which jobs; all if it is left out.
-            order: By which time they are sorted; with a minus the latest come first.
+            order: By which time they are sorted; with a minus the latest come first. `due` is for pending jobs alone.
             size: How many at most, 1 to 1,000.
             cursor: `next` or `previous` of another page with this filter and order.
             timeout: How long it may take, as a timedelta or in seconds.
@@ -244,7 +244,7 @@ class Looking(Core):
             [3, 4] None
         """
         check_filter(filter)
-        direction = check_order(order)
+        direction = check_order(order, filter)
         number = check_size("size", size, LARGEST_PAGE)
         place = None if cursor is None else read_cursor(cursor, direction, filter)
         backward = place is not None and place.backward

@@ -12,6 +12,7 @@ from bson import ObjectId
 
 from monque._store.filters import TIMES, job_ids, job_names, span, statuses
 from monque.errors import InvalidArgumentError, InvalidCursorError, JobDocumentError
+from monque.job import JobStatus
 
 if TYPE_CHECKING:
     from monque._store.filters import Document, JobFilter
@@ -84,11 +85,15 @@ class Place:
     inclusive: bool = False
 
 
-def check_order(order: object) -> Order:
-    """Read a sort order."""
+def check_order(order: object, filter: JobFilter) -> Order:  # noqa: A002  what it is
+    """Read a sort order that fits a filter."""
     if order not in _ORDERS:
         raise InvalidArgumentError("order", order, "one of " + ", ".join(map(repr, _ORDERS)))
     text = str(order)
+    if "due" in text and statuses(filter) != [JobStatus.PENDING]:
+        # Of the others it would say when they were due, and an index of all jobs is dear.
+        expected = "'created' or 'updated'; or, beside it, a filter for pending jobs alone, with status='pending'"
+        raise InvalidArgumentError("order", order, expected)
     return Order(text.removeprefix("-"), text.startswith("-"))
 
 

@@ -5,7 +5,7 @@ merges them. So all names have to be said, and where a filter says none, whoever
 
     created   monque_created, monque_undone for failed and cancelled jobs, monque_key, monque_tags
     updated   monque_ended
-    due       monque_planned, monque_claim for pending jobs, monque_urgent for those with a priority
+    due       monque_claim for pending jobs, monque_urgent for those with a priority
 
 What is not served so is read whole and sorted by the server: pending jobs in other orders than `due`, and processing
 ones, of which there are never many, in any.
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _IDS = "_id_"
 _ORDER_OF = {
     indexes.CREATED: "created",
-    indexes.PLANNED: "due",
     indexes.UNDONE: "created",
     indexes.KEY: "created",
     indexes.ENDED_AT: "updated",
@@ -37,7 +36,7 @@ _ORDER_OF = {
     indexes.URGENT: "due",
 }
 # Where nothing is said about the first field of an index, the server passes over what is said about the others.
-_BY_NAME = (indexes.CREATED, indexes.PLANNED, indexes.CLAIM)
+_BY_NAME = (indexes.CREATED, indexes.CLAIM)
 _ANY_NAME: Document = {"name": {"$gte": MinKey()}}
 _UNDONE = (JobStatus.FAILED, JobStatus.CANCELLED)
 
@@ -77,7 +76,7 @@ def scans(filter: JobFilter, allowed: Sequence[JobStatus] | None = None, order: 
         return [Scan({**_one_of(wanted), **query}, indexes.TAGS)]
     time = _time(filter, order)
     if wanted is None and time != "updated":
-        return [_scan(query, indexes.PLANNED if time == "due" else indexes.CREATED)]
+        return [_scan(query, indexes.CREATED)]
     several = JobStatus if wanted is None else wanted
     return [_scan({"status": status.value, **query}, _index(status, time)) for status in several]
 
@@ -137,8 +136,6 @@ def _index(status: JobStatus, time: str | None) -> str:
         return indexes.CLAIM
     if status is JobStatus.PROCESSING:
         return indexes.LEASE
-    if time == "due":
-        return indexes.PLANNED
     if time != "created":
         return indexes.ENDED_AT
     return indexes.UNDONE if status in _UNDONE else indexes.CREATED
