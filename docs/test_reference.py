@@ -13,6 +13,7 @@ import pytest
 
 import monque
 import monque.embedded
+import monque_fastapi
 from monque.events import EventName
 from monque.job import _FIELDS
 
@@ -43,7 +44,7 @@ def described() -> list[object]:
     return found
 
 
-@pytest.mark.parametrize("module", [monque, monque.embedded])
+@pytest.mark.parametrize("module", [monque, monque.embedded, monque_fastapi])
 def test_every_public_name_is_in_the_reference(module: object) -> None:
     there = described()
     names: list[str] = getattr(module, "__all__")  # noqa: B009  modules have no such attribute for type checkers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,10 +104,11 @@ def _check(root: Path, dist: Path, project: dict[str, Any]) -> None:
     check_wheel(wheel, source, project)
     check_sdist(sdist, source)
     with tempfile.TemporaryDirectory() as folder:
+        siblings = _siblings(root, dist, project)
         for number, file in enumerate((wheel, sdist)):
-            _try_without_extras(Path(folder) / str(number), file, dist, project)
+            _try_without_extras(Path(folder) / str(number), [str(file), *siblings], project)
         if "scripts" in project:
-            _try_demo(Path(folder) / "demo", wheel, dist)
+            _try_demo(Path(folder) / "demo", wheel)
 
 
 def check_wheel(wheel: Path, source: Path, project: dict[str, Any]) -> None:
@@ -172,14 +174,25 @@ def _compare(artefact: Path, there: set[str], expected: set[str]) -> None:
         raise ArtefactError(f"{artefact.name} has what should not be there: {', '.join(sorted(extra))}")
 
 
-def _try_without_extras(environment: Path, file: Path, dist: Path, project: dict[str, Any]) -> None:
-    python = _install(environment, str(file), dist)
+def _siblings(root: Path, dist: Path, project: dict[str, Any]) -> list[str]:
+    """The wheels of the packages here that it needs: these are what it is tried with, whatever an index has."""
+    needed = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in project.get("dependencies", ())}
+    return [
+        str(dist / f"{other['name'].replace('-', '_')}-{other['version']}-py3-none-any.whl")
+        for other in _projects(root, None)
+        if other["name"] in needed
+    ]
+
+
+def _try_without_extras(environment: Path, files: list[str], project: dict[str, Any]) -> None:
+    python = _install(environment, *files)
     package = project["name"].replace("-", "_")
-    _say(f"{file.name}: {_run(str(python), '-I', '-c', IMPORT_ALL, package, project['name'], cwd=environment)}")
+    said = _run(str(python), "-I", "-c", IMPORT_ALL, package, project["name"], cwd=environment)
+    _say(f"{Path(files[0]).name}: {said}")
 
 
-def _try_demo(environment: Path, wheel: Path, dist: Path) -> None:
-    python = _install(environment, f"{wheel}[cli,embedded]", dist)
+def _try_demo(environment: Path, wheel: Path) -> None:
+    python = _install(environment, f"{wheel}[cli,embedded]")
     # Its own source will do, and its own data directory.
     package = _run(str(python), "-I", "-c", "import monque; print(*monque.__path__)", cwd=environment)
     data = {**os.environ, "XDG_DATA_HOME": str(environment / "data")}
@@ -187,16 +200,13 @@ def _try_demo(environment: Path, wheel: Path, dist: Path) -> None:
     _say(f"{wheel.name}: the demo runs ({len(said)} characters of JSON)")
 
 
-def _install(environment: Path, what: str, dist: Path) -> Path:
-    """Make an environment with nothing but this in it, and what it needs."""
+def _install(environment: Path, *files: str) -> Path:
+    """Make an environment with nothing but these in it, and what they need."""
     python = environment / "bin" / "python"
-    _run(uv(), "venv", "--quiet", "--python", sys.executable, str(environment), cwd=dist)
-    _run(
-        *(uv(), "pip", "install", "--quiet", "--python", str(python)),
-        *("--find-links", str(dist), "--no-sources", what),
-        cwd=dist,
-    )
-    _run(uv(), "pip", "check", "--quiet", "--python", str(python), cwd=dist)
+    _run(uv(), "venv", "--quiet", "--python", sys.executable, str(environment), cwd=environment.parent)
+    # Away from the workspace, whose settings would have a say.
+    for command in (("install", *files), ("check",)):
+        _run(uv(), "pip", command[0], "--quiet", "--python", str(python), *command[1:], cwd=environment)
     return python
 
 
