@@ -6,6 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing about the code: the machine may be busy.
+settings.register_profile("monque", deadline=None)
+settings.load_profile("monque")
 
 # Named here and kept from loading itself (`-p no:monque`), so that it is imported once coverage is measured.
 pytest_plugins = ["monque.testing.plugin"]
