@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +31,11 @@ collect_ignore += [
     for file in _HERE.glob(f"{folder}/**/*.py")
     if not file.name.startswith("test_")
 ]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:  # noqa: ARG001  as pytest calls it
+    """One more than there are processors: the tests wait, for processes and servers, more than they reckon."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

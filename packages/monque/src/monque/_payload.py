@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from inspect import Parameter
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
 from monque._adapter import Adapter, UnusableTypeError
@@ -110,6 +111,8 @@ class JobPayload(Payload):
     def __init__(self, name: str, function: Callable[..., object], kind: object) -> None:
         super().__init__(name, function)
         self._adapter = _adapter(name, {"data": kind}, within=None)
+        # A job without data is stored with an empty document, and that is what `Job[None]` means, too.
+        self._has_none = kind is NoneType
 
     @override
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401  whatever BSON can hold
@@ -117,13 +120,18 @@ class JobPayload(Payload):
 
     @override
     def check(self, data: Any) -> Any:  # noqa: ANN401  whatever BSON can hold
-        return self._adapter.dump(self._adapter.load({"data": {} if data is None else data}))["data"]
+        return self._adapter.dump(self._load(data))["data"]
 
     @override
     def arguments(self, job: Job[Any]) -> Arguments:
         typed = object.__new__(type(job))  # copy.copy takes several times as long
-        vars(typed).update(vars(job), **self._adapter.load({"data": job.data}))
+        vars(typed).update(vars(job), **self._load(job.data))
         return (typed,), {}
+
+    def _load(self, data: object) -> dict[str, Any]:
+        if data is None or data == {}:
+            data = None if self._has_none else {}
+        return self._adapter.load({"data": data})
 
 
 class ParametersPayload(Payload):

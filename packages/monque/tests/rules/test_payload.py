@@ -181,6 +181,20 @@ def test_a_plain_handler_costs_no_import() -> None:
 async def typed(job: Job[Order]) -> None: ...
 
 
+async def without(job: Job[None]) -> None: ...
+
+
+def test_a_job_of_none_has_no_data(make_job: Callable[..., Job[Any]]) -> None:
+    payload = payload_of("work", without)
+    nothing: list[Any] = [None, {}]
+    for data in nothing:
+        assert payload.check(data) is None
+        (job,), _ = payload.arguments(make_job(data=data))
+        assert job.data is None
+    with pytest.raises(InvalidPayloadError, match="data: expected None"):
+        payload.check({"n": 1})
+
+
 def test_the_data_of_a_typed_job_are_what_it_says(make_job: Callable[..., Job[Any]]) -> None:
     payload = declared(typed)
     order = Order([Line(SOME_ID, Decimal("1.20"))], customer(), {"text": "soon"}, {"a"})
