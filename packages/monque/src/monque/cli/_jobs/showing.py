@@ -67,10 +67,14 @@ def _json(value: object) -> str:
 
 
 def _history(job: Job[Any], now: datetime) -> Iterator[RenderableType]:
-    for failure in job.errors:
+    if job.errors:
         yield Text()
+    following = [*(failure.traceback for failure in job.errors[1:]), None]
+    for failure, next_traceback in zip(job.errors, following, strict=True):
         yield Text(f"attempt {failure.attempt}, {shown_from_now(failure.at, now)}: {failure.error}", style="red")
-        yield Text(failure.traceback.rstrip(), style="dim")
+        # Most jobs fail in the same way again and again.
+        if failure.traceback != next_traceback:
+            yield Text(failure.traceback.rstrip(), style="dim")
     if job.logs:
         yield Text()
     for line in job.logs:
