@@ -104,10 +104,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Renderabl
             column,
             justify="right" if is_number else "left",
             overflow="ellipsis" if column in _CUT else "fold",
-            no_wrap=column not in _FOLDED,
+            no_wrap=column not in _CUT | _FOLDED,
         )
     for row in cells:
-        drawn.add_row(*(_shown(cell, now) for cell in row))
+        shown = [_shown(cell, now) for cell in row]
+        for column, text in zip(columns, shown, strict=True):
+            text.no_wrap = column in _CUT or None
+        drawn.add_row(*shown)
     return drawn
 
 

@@ -14,7 +14,7 @@ from monque.cli._times import shown_time
 if TYPE_CHECKING:
     from monque import Instance, Pause
 
-INSTANCE_COLUMNS = ("id", "status", "host", "pid", "started", "heard of", "running", "workers")
+INSTANCE_COLUMNS = ("id", "status", "host", "pid", "started", "heard", "running", "workers")
 _PAUSE_COLUMNS = ("name", "since", "until", "reason")
 
 
