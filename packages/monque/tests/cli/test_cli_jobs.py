@@ -356,7 +356,7 @@ def test_all_there_is_to_know() -> None:
     ):
         assert part in said
     history = [line.split(",")[0] for line in said.splitlines() if line.startswith(("attempt", "  x", "  y"))]
-    assert history == ["attempts  0", "attempt 1", "  x", "attempt 2", "attempt 3", "  y"]
+    assert history == ["attempts      0", "attempt 1", "  x", "attempt 2", "attempt 3", "  y"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [((), "expected an id"), (("nonsense",), "24 hexadecimal digits")])

@@ -48,7 +48,11 @@ def statuses(monque: Callable[..., str]) -> dict[str, int]:
 
 
 def test_a_night_on_call(
-    monque: Callable[..., str], start: Callable[..., Any], monque_database: Database[Any], tmp_path: Path
+    monque: Callable[..., str],
+    start: Callable[..., Any],
+    terminal: Callable[..., Any],
+    monque_database: Database[Any],
+    tmp_path: Path,
 ) -> None:
     collection = os.environ["MONQUE_COLLECTION"]
     failed = [line.split("\t") for line in monque("jobs", "list", "--status", "failed").splitlines()]
@@ -66,13 +70,15 @@ def test_a_night_on_call(
     assert statuses(monque) == {"pending": 2, "completed": 4, "failed": 3}
     assert "analyse-file is paused: waits for the new release" in monque("top", "--once")
 
-    watching = start("jobs", "watch", "--json", "--collection", collection)
+    watching = terminal("jobs", "watch", "--collection", collection)
+    watching.read_until("Watching")
     monque("resume", "analyse-file")
+    watching.read_until("completed")
     deadline = time.monotonic() + 90
     while statuses(monque) != {"completed": 6, "failed": 3}:
         assert time.monotonic() < deadline
-    watching.interrupt()
-    assert watching.end().code == 130
+    watching.type(b"\x03")
+    assert watching.end() == 130
     worker.interrupt()
     assert worker.end().code == 0
 

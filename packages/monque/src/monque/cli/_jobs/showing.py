@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -69,11 +70,10 @@ def _json(value: object) -> str:
 def _history(job: Job[Any], now: datetime) -> Iterator[RenderableType]:
     if job.errors:
         yield Text()
-    following = [*(failure.traceback for failure in job.errors[1:]), None]
-    for failure, next_traceback in zip(job.errors, following, strict=True):
+    for failure, following in zip_longest(job.errors, job.errors[1:]):
         yield Text(f"attempt {failure.attempt}, {shown_from_now(failure.at, now)}: {failure.error}", style="red")
         # Most jobs fail in the same way again and again.
-        if failure.traceback != next_traceback:
+        if not following or failure.traceback != following.traceback:
             yield Text(failure.traceback.rstrip(), style="dim")
     if job.logs:
         yield Text()
