@@ -106,3 +106,4 @@ def test_a_server_that_is_not_there(run: Callable[..., Any]) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("monque: cannot connect to MongoDB")
     assert "secret" not in done.err
+    assert "Topology" not in done.err

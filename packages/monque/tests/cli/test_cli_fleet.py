@@ -34,6 +34,10 @@ def test_pausing_and_resuming(monque: Callable[..., tuple[int, str, str]]) -> No
     assert [json.loads(line)["name"] for line in out.splitlines()] == ["mail", "report"]
     assert monque("resume", "mail") == (0, "mail is no longer paused\n", "")
     assert monque("resume", "mail") == (1, "", "monque: mail was not paused; see `monque paused`\n")
+    code, out, err = monque("resume", "mail", "--json")
+    assert (code, json.loads(out), "was not paused" in err) == (1, {"name": "mail", "done": False}, True)
+    code, out, _ = monque("resume", "report", "--json")
+    assert (code, json.loads(out)) == (0, {"name": "report", "done": True})
     code, out, _ = monque("pause", "mail", "--for", "1h", "--json")
     assert (code, json.loads(out)["name"], "until" in json.loads(out)) == (0, "mail", True)
 
@@ -76,6 +80,9 @@ def test_instances_and_draining(
     until(lambda: "draining" in monque("instances")[1])
     assert monque("undrain", instance) == (0, f"{instance} works again\n", "")
     until(lambda: json.loads(monque("instances", "--json")[1])["status"] == "working")
+    for verb in ("drain", "undrain"):
+        code, out, _ = monque(verb, instance, "--json")
+        assert (code, json.loads(out)) == (0, {"id": instance, "done": True})
     worker.interrupt()
     assert worker.end().code == 0
     assert monque("instances") == (0, "", "")

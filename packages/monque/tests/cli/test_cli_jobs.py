@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from bson import ObjectId
 
 from monque.cli._app import run
 from monque.cli._jobs.showing import describe
@@ -239,6 +240,27 @@ def test_list_as_json_and_as_a_table(
     assert "There are more than these 2" in err
 
 
+def test_a_failure_is_cut_where_the_terminal_is_narrow(
+    monque: Callable[..., Any],
+    enqueue: Callable[..., str],
+    monque_database: Database[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = enqueue("mail")
+    reason = "ValueError: " + "long " * 100
+    failed = {"status": "failed", "failReason": reason}
+    monque_database.monque_jobs.update_one({"_id": ObjectId(job)}, {"$set": failed})
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = monque("jobs", "list")
+    assert (len(out.splitlines()), job in out, "failed" in out, "ValueError: long" in out, "…" in out) == (
+        2,
+        *[True] * 4,
+    )
+    # When a job that has ended was due is of no interest, and takes no room.
+    assert out.count(" now") == 1
+
+
 def test_a_look_creates_nothing(monque: Callable[..., Any], monque_database: Database[Any]) -> None:
     assert monque("jobs", "list", "--collection", "misspelt") == (0, "", "")
     assert monque_database.list_collection_names() == []
@@ -310,7 +332,11 @@ def test_all_there_is_to_know() -> None:
         result={"n": 1},
         result_error="too large",
         fail_reason="ValueError: no",
-        errors=(JobFailure(now - HOUR, 1, "ValueError: no", "Traceback\n  x\n"),),
+        errors=(
+            JobFailure(now - HOUR, 1, "ValueError: no", "Traceback\n  x\n"),
+            JobFailure(now - HOUR, 2, "ValueError: yes", "Traceback\n  y\n"),
+            JobFailure(now, 3, "ValueError: yes", "Traceback\n  y\n"),
+        ),
         logs=(LogLine(now, "WARNING", "app", "careful"),),
     )
     written = StringIO()
@@ -329,6 +355,8 @@ def test_all_there_is_to_know() -> None:
         "[bold]",
     ):
         assert part in said
+    history = [line.split(",")[0] for line in said.splitlines() if line.startswith(("attempt", "  x", "  y"))]
+    assert history == ["attempts      0", "attempt 1", "  x", "attempt 2", "attempt 3", "  y"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [((), "expected an id"), (("nonsense",), "24 hexadecimal digits")])

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -390,6 +395,50 @@ def test_reloading_needs_a_package(monkeypatch: pytest.MonkeyPatch, program: Pat
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     assert app(["worker", "app:monque", "--reload"]) == 2
     assert 'pip install "monque[cli]"' in capsys.readouterr().err
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+async def test_it_answers_health_probes_while_it_works(work: Callable[..., Any], producer: Monque) -> None:
+    worker = work("--health-port", "0")
+    worker.wait_for_warning("answering /livez")
+    url = f"http://127.0.0.1:{re.findall('port ([0-9]+)', worker.read)[0]}"
+    worker.wait_for_warning("working")
+
+    def health() -> Any:
+        with suppress(HTTPError):
+            return json.loads(asked(f"{url}/readyz"))
+
+    await eventually(health, timeout=TIMEOUT)
+    await enqueue(producer, "slow")
+    await eventually(lambda: health()["running"] == 1, timeout=TIMEOUT)
+    assert asked(f"{url}/livez") == b"ok\n"
+    worker.interrupt()
+    worker.interrupt(signal.SIGTERM)
+    assert worker.end().code == 0
+    with pytest.raises(URLError):
+        asked(f"{url}/livez")
+
+
+def asked(url: str) -> bytes:
+    with urlopen(url) as answer:  # noqa: S310
+        said: bytes = answer.read()
+        return said
+
+
+@pytest.mark.parametrize("more", [["--processes", "2"], ["--max-jobs", "1"], ["--max-memory", "1"], ["--reload"]])
+def test_processes_that_are_replaced_cannot_have_one_port(capsys: Any, more: list[str]) -> None:
+    assert app(["worker", "app:monque", "--health-port", "8080", *more]) == 2
+    assert "start several of `monque worker` instead" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_port_that_is_taken(capsys: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert app(["worker", "app:monque", "--health-port", str(port)]) == 2
+    assert f"cannot listen at 127.0.0.1, port {port}: " in capsys.readouterr().err
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------

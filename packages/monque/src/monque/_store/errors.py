@@ -44,6 +44,11 @@ def key_conflict(job_id: ObjectId, key: Mapping[str, Any]) -> UniqueKeyConflictE
     return UniqueKeyConflictError(job_id, str(key.get("name")), str(key.get("uniqueKey")), problem)
 
 
+def in_short(error: PyMongoError) -> str:
+    """What the driver says, without its account of the whole replica set; that is in the cause."""
+    return str(error).partition(", Topology Description:")[0]
+
+
 @contextmanager
 def driver_errors(action: str, session: AsyncClientSession | None = None) -> Generator[None]:
     """Turn the driver's errors into ours; those in a session stay, since `with_transaction` goes by their labels."""
@@ -52,7 +57,7 @@ def driver_errors(action: str, session: AsyncClientSession | None = None) -> Gen
     except PyMongoError as error:
         if session is not None:
             raise
-        problem = INDEX_MISSING if is_index_missing(error) else error
+        problem = INDEX_MISSING if is_index_missing(error) else in_short(error)
         raise ConnectionError(f"cannot {action}: {problem}") from error
 
 

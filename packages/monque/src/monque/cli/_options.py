@@ -54,7 +54,7 @@ class Server:
     """
 
     uri: Uri = field(default=None, repr=False)
-    collection: str = "monque_jobs"
+    collection: Annotated[str, Parameter(env_var="MONQUE_COLLECTION", show_env_var=True)] = "monque_jobs"
 
 
 HERE = Server()

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 # What users store: anything BSON holds, and so in Extended JSON. The other fields are Monque's own.
 _USERS = frozenset({"data", "result"})
 
+# Columns of a table that give way where a terminal is narrow: one is cut, the others go on in the next line.
+_CUT = frozenset({"last failure"})
+_FOLDED = frozenset({"name", "host", "reason", "workers"})
+
 STYLES = {
     "pending": "yellow",
     "processing": "cyan",
@@ -96,9 +100,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Renderabl
     now = datetime.now(UTC)
     for number, column in enumerate(columns):
         is_number = bool(cells) and all(isinstance(row[number], int | float | None) for row in cells)
-        drawn.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=column == "id")
+        drawn.add_column(
+            column,
+            justify="right" if is_number else "left",
+            overflow="ellipsis" if column in _CUT else "fold",
+            no_wrap=column not in _CUT | _FOLDED,
+        )
     for row in cells:
-        drawn.add_row(*(_shown(cell, now) for cell in row))
+        shown = [_shown(cell, now) for cell in row]
+        for column, text in zip(columns, shown, strict=True):
+            text.no_wrap = column in _CUT or None
+        drawn.add_row(*shown)
     return drawn
 
 

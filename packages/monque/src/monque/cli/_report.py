@@ -39,6 +39,7 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
         yield _failure(failure)
     yield Text()
     yield _whereabouts(summary)
+    yield Text(f"To look at them: monque jobs list --collection {summary.collection}", style="dim")
 
 
 def _headline(summary: Summary) -> Text:

@@ -62,7 +62,8 @@ def command(
         out.document(_facts(fixed, diagnosis))
     else:
         for line in _lines(fixed, diagnosis):
-            out.console.print(line, soft_wrap=True)
+            # A terminal would break it within words.
+            out.console.print(line, soft_wrap=not out.console.is_terminal)
     bad = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
     return 1 if diagnosis.of(*bad) else 0
 

@@ -14,7 +14,7 @@ from monque.cli._times import shown_time
 if TYPE_CHECKING:
     from monque import Instance, Pause
 
-INSTANCE_COLUMNS = ("id", "status", "host", "pid", "version", "started", "last heard of", "running", "workers")
+INSTANCE_COLUMNS = ("id", "status", "host", "pid", "started", "heard", "running", "workers")
 _PAUSE_COLUMNS = ("name", "since", "until", "reason")
 
 
@@ -25,7 +25,6 @@ def instance_row(instance: Instance) -> tuple[object, ...]:
         instance.status,
         instance.host,
         str(instance.pid),
-        instance.version,
         instance.started_at,
         instance.last_beat,
         instance.running_count,
@@ -56,7 +55,7 @@ async def instances(*, server: Server = HERE, json: Json = False) -> None:
         out.table(INSTANCE_COLUMNS, map(instance_row, found))
 
 
-async def drain(instance: str, /, *, server: Server = HERE) -> int:
+async def drain(instance: str, /, *, server: Server = HERE, json: Json = False) -> int:
     """Let an instance claim nothing more. What it runs goes on, and it stays alive.
 
     Examples:
@@ -64,13 +63,18 @@ async def drain(instance: str, /, *, server: Server = HERE) -> int:
 
     Args:
         instance: Its id, as `monque instances` shows it.
+        json: Print what came of it as a JSON object.
         server: Where.
     """
     async with connected(server) as monque:
-        return _told(instance, "drains" if await monque.fleet.drain(instance) else None)
+        is_there = await monque.fleet.drain(instance)
+    unknown = f"there is no instance {instance}; see `monque instances`"
+    return _told(
+        {"id": instance, "done": is_there}, f"{instance} drains" if is_there else unknown, Output(as_json=json)
+    )
 
 
-async def undrain(instance: str, /, *, server: Server = HERE) -> int:
+async def undrain(instance: str, /, *, server: Server = HERE, json: Json = False) -> int:
     """Let an instance claim jobs again.
 
     Examples:
@@ -78,19 +82,26 @@ async def undrain(instance: str, /, *, server: Server = HERE) -> int:
 
     Args:
         instance: Its id, as `monque instances` shows it.
+        json: Print what came of it as a JSON object.
         server: Where.
     """
     async with connected(server) as monque:
-        return _told(instance, "works again" if await monque.fleet.undrain(instance) else None)
+        is_there = await monque.fleet.undrain(instance)
+    unknown = f"there is no instance {instance}; see `monque instances`"
+    return _told(
+        {"id": instance, "done": is_there}, f"{instance} works again" if is_there else unknown, Output(as_json=json)
+    )
 
 
-def _told(instance: str, what: str | None) -> int:
-    out = Output(as_json=False)
-    if what is None:
-        out.warn(f"there is no instance {instance}; see `monque instances`")
-        return 1
-    out.line(f"{instance} {what}")
-    return 0
+def _told(facts: dict[str, object], words: str, out: Output) -> int:
+    """Say what came of it; the exit code."""
+    if not facts["done"]:
+        out.warn(words)
+    if out.as_json:
+        out.document(facts)
+    elif facts["done"]:
+        out.line(words)
+    return int(not facts["done"])
 
 
 async def pause(
@@ -123,7 +134,7 @@ async def pause(
         out.line(f"{name} is paused" + (f" until {shown_time(made.until)}" if made.until else ""))
 
 
-async def resume(name: str, /, *, server: Server = HERE) -> int:
+async def resume(name: str, /, *, server: Server = HERE, json: Json = False) -> int:
     """Let jobs of a name be claimed again.
 
     Examples:
@@ -131,16 +142,13 @@ async def resume(name: str, /, *, server: Server = HERE) -> int:
 
     Args:
         name: The name of the jobs.
+        json: Print what came of it as a JSON object.
         server: Where.
     """
-    out = Output(as_json=False)
     async with connected(server) as monque:
         was_paused = await monque.fleet.resume(name)
-    if was_paused:
-        out.line(f"{name} is no longer paused")
-        return 0
-    out.warn(f"{name} was not paused; see `monque paused`")
-    return 1
+    words = f"{name} is no longer paused" if was_paused else f"{name} was not paused; see `monque paused`"
+    return _told({"name": name, "done": was_paused}, words, Output(as_json=json))
 
 
 async def paused(*, server: Server = HERE, json: Json = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from monque import JobOrder  # noqa: TC001  read at run time for the command's arguments
+from monque import JobOrder, JobStatus
 from monque.cli._connect import connected
 from monque.cli._errors import UsageError
 from monque.cli._jobs.showing import describe
@@ -24,6 +24,12 @@ _LIMIT = 50
 
 def _row(job: Job[Any]) -> tuple[object, ...]:
     return (job.id, job.name, str(job.status), job.next_run_at, job.updated_at, job.attempts, job.fail_reason)
+
+
+def _row_for_people(job: Job[Any]) -> tuple[object, ...]:
+    """The same without what is of no interest any more, which leaves room for the failure."""
+    job_id, name, status, due, *rest = _row(job)
+    return (job_id, name, status, due if job.status == JobStatus.PENDING else None, *rest)
 
 
 async def list_jobs(
@@ -65,7 +71,8 @@ async def list_jobs(
         else:
             jobs = await found
             shown = len(jobs)
-            out.table(_COLUMNS, map(_row, jobs if everything else jobs[:limit]))
+            row = _row_for_people if out.console.is_terminal else _row
+            out.table(_COLUMNS, map(row, jobs if everything else jobs[:limit]))
     if not everything and shown > limit:
         out.note(f"There are more than these {limit:,}: see --limit and --all.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -67,10 +68,13 @@ def _json(value: object) -> str:
 
 
 def _history(job: Job[Any], now: datetime) -> Iterator[RenderableType]:
-    for failure in job.errors:
+    if job.errors:
         yield Text()
+    for failure, following in zip_longest(job.errors, job.errors[1:]):
         yield Text(f"attempt {failure.attempt}, {shown_from_now(failure.at, now)}: {failure.error}", style="red")
-        yield Text(failure.traceback.rstrip(), style="dim")
+        # Most jobs fail in the same way again and again.
+        if not following or failure.traceback != following.traceback:
+            yield Text(failure.traceback.rstrip(), style="dim")
     if job.logs:
         yield Text()
     for line in job.logs:
