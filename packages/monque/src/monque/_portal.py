@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from monque.errors import BlockingCallError, ConnectionError
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 R = TypeVar("R")
+
+# A signal that comes just before a wait begins does not interrupt it, and is handled once that is over: seconds.
+_LONGEST_WAIT = 1.0
 
 
 def refuse_to_block() -> None:
@@ -55,6 +58,8 @@ class Portal:
             # Whatever is begun under the lock begins before `close` ends the loop, and is not forgotten there.
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
+            while not future.done():
+                wait([future], _LONGEST_WAIT)
             return future.result()
         except CancelledError:
             raise ConnectionError("closed by another thread while this call was under way") from None
