@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 import pymongo
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError
 
 from monque._upkeep import happens_within
 
@@ -56,6 +56,12 @@ class Questions:
         try:
             with pymongo.timeout(self._limit):
                 return await question
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody here has cancelled anything: it leaked out of the driver, and must not end the instance.
+            raise AutoReconnect("the driver gave up waiting for an answer") from error
         finally:
             del self._asked[asked]
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+import threading
 import tokenize
 from collections import Counter
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ def _walk(root: Path, leave_out: Collection[str]) -> Generator[Path]:
         yield from (Path(directory, name) for name in names if name.endswith(".py"))
 
 
+# Python 3.11 counts how deep it is in one place for all threads, and gives up trees it has lost count of (SystemError).
+_parsing = threading.Lock()
+
+
 def analyse(path: Path) -> Analysis:
     """Read a file, decode it by its coding cookie, parse it and count.
 
@@ -65,7 +70,9 @@ def analyse(path: Path) -> Analysis:
     """
     content = _read(path)
     text = _decode(content)
-    kinds = Counter(type(statement) for statement in _statements(ast.parse(text, filename=path.name)))
+    with _parsing:
+        tree = ast.parse(text, filename=path.name)
+    kinds = Counter(type(statement) for statement in _statements(tree))
     return Analysis(
         lines=text.count("\n") + (not text.endswith("\n") and text != ""),
         functions=kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef],
