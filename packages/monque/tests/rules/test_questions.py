@@ -14,7 +14,7 @@ from monque.testing import eventually
 
 @pytest.fixture
 def questions() -> Questions:
-    return Questions(10, lambda error: None, Shutdown())
+    return Questions(10, lambda _: None, Shutdown())
 
 
 async def test_a_cancellation_that_leaks_out_of_the_driver_is_a_failure_of_the_database(questions: Questions) -> None:
