@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # A database that has not answered for this long is not there.
 _PATIENCE = 5.0
+# A pause is to be obeyed by all within a second: seconds.
+_LONGEST_DEAFNESS = 0.5
 
 
 class Engine:
@@ -68,7 +70,7 @@ class Engine:
                 lost=self._runs.lose,
                 trouble=self._report,
                 culprit=self._runs.current,
-                hears=lambda: self._wakeup.hears_of_jobs,
+                hears=lambda: self._wakeup.is_listening,
                 facts=self._facts,
             ),
             instance=setup.instance,
@@ -212,7 +214,7 @@ class Engine:
             self._lookout.heed()
         wanted: dict[str, int] = {}
         try:
-            if self._lookout.must_hear(self._poll_interval()):
+            if self._lookout.must_hear(self._hearing_interval()):
                 await self._lookout.hear()
             wanted, limit = self._agenda.wanted()
             if self._times.is_lease_due():
@@ -243,6 +245,11 @@ class Engine:
     def _poll_interval(self) -> float:
         polling = self._options.polling
         return seconds(polling.safety if self._wakeup.streaming else polling.interval)
+
+    def _hearing_interval(self) -> float:
+        """How long it may go without asking what it was told; one that is busy does not read what would say so."""
+        is_deaf = self._wakeup.streaming and not self._wakeup.is_listening
+        return _LONGEST_DEAFNESS if is_deaf else self._poll_interval()
 
     async def _wait(self) -> None:
         timer = self._loop.call_later(self._times.left(), self._signal.set)

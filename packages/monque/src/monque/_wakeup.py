@@ -157,9 +157,9 @@ async def _next(stream: Stream) -> Hint | None:
 class Wakeup:
     """Listens, tells the events of it, and hands each hint to `notice`; None means that anything may have happened.
 
-    There are two streams: one about jobs, and one about what instances are told, which a busy instance reads, too,
-    and which has next to nothing in it. The second is opened once there is the first, so that a server without change
-    streams is asked for one at a time.
+    There are two streams: one about jobs, and one about what instances are told, which has next to nothing in it. A
+    busy instance reads neither: for each stream that is read the server goes through all that is written. The second is
+    opened once there is the first, so that a server without change streams is asked for one at a time.
     """
 
     def __init__(self, setup: Setup, notice: Callable[[Hint | None], None]) -> None:
@@ -174,8 +174,6 @@ class Wakeup:
         self._follows_orders = self._fell_back = self._leaving = False
         self._wanted = asyncio.Event()
         self._wanted.set()
-        self._always = asyncio.Event()
-        self._always.set()
 
     @property
     def streaming(self) -> bool:
@@ -183,14 +181,14 @@ class Wakeup:
         return all(self._hears.values())
 
     @property
-    def hears_of_jobs(self) -> bool:
-        """Whether hints at jobs are read at the moment; may be asked from any thread."""
+    def is_listening(self) -> bool:
+        """Whether hints are read at the moment; may be asked from any thread."""
         return self.streaming and self._wanted.is_set()
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[None]:
         """Listen while the block lasts."""
-        self._hearing_of_jobs = self._follow(self._open_jobs, self._wanted)
+        self._hearing_of_jobs = self._follow(self._open_jobs)
         try:
             yield
         finally:
@@ -203,7 +201,7 @@ class Wakeup:
                 self._events.emit(ChangeStreamClosedEvent, "stopped")
 
     def want(self, wanted: bool) -> None:
-        """Whether hints at jobs are of use; who looks for more jobs of every name anyway needs none."""
+        """Whether hints are of use; who looks for more jobs of every name anyway needs none."""
         if wanted:
             self._wanted.set()
         else:
@@ -213,7 +211,7 @@ class Wakeup:
         """Listen for the names there are now."""
         if self._hearing_of_jobs is not None and not self._leaving:
             self._hearing_of_jobs.cancel()
-            self._hearing_of_jobs = self._follow(self._open_jobs, self._wanted)
+            self._hearing_of_jobs = self._follow(self._open_jobs)
 
     async def _open_jobs(self) -> Stream:
         return await self._flow.watch(self._names(), max_await=_MAX_AWAIT)
@@ -221,14 +219,14 @@ class Wakeup:
     async def _open_orders(self) -> Stream:
         return await self._flow.watch_orders(self._instance, max_await=_MAX_AWAIT)
 
-    def _follow(self, open_stream: Open, wanted: asyncio.Event) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._hear(open_stream, wanted))
+    def _follow(self, open_stream: Open) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._hear(open_stream))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
         return task
 
-    async def _hear(self, open_stream: Open, wanted: asyncio.Event) -> None:
-        async for news in watch(open_stream, wanted):
+    async def _hear(self, open_stream: Open) -> None:
+        async for news in watch(open_stream, self._wanted):
             if isinstance(news, Hint):
                 self._notice(news)
             elif isinstance(news, Connected):
@@ -244,7 +242,7 @@ class Wakeup:
         self._hears[open_stream] = True
         if not self._follows_orders:
             self._follows_orders = True
-            self._follow(self._open_orders, self._always)
+            self._follow(self._open_orders)
         if self.streaming:
             self._fell_back = False
             if not again:
