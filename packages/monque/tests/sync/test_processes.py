@@ -255,6 +255,7 @@ def interrupt():
         time.sleep(0.01)
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as in the background of a shell
 monque = Monque("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=600000")
 threading.Thread(target=interrupt).start()
 try:
