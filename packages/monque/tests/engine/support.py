@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 import uuid
-import warnings
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -268,8 +266,7 @@ class Proxy:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
-            with forgotten_sockets():
-                yield self
+            yield self
         finally:
             server.close()
             self.cut()
@@ -331,15 +328,6 @@ class _Line:
 
     def __init__(self) -> None:
         self.streams = False
-
-
-@contextmanager
-def forgotten_sockets() -> Generator[None]:
-    """For servers out of reach: the driver leaves sockets to be collected when it is closed while it connects."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 @asynccontextmanager
