@@ -59,7 +59,7 @@ class Run(Scope):
         self.task: asyncio.Task[None] | None = None
         self.has_begun = self.is_settled = self.is_settling = False
         self.committed: Finished | None = None
-        self.timers: list[asyncio.TimerHandle] = []
+        self.timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def end(self, ending: BaseException | None = None) -> None:
         """Tell the handler to end. A task that is cancelled before its first step would never free its slot."""
@@ -134,6 +134,8 @@ class Runs:
         finally:
             # The slot is held by this task and by nothing else, so however the run ends it is free again.
             self.running.discard(run)
+            # What the task ran in knows the run; the two would stay until Python looks for cycles.
+            run.task = None
             self._agenda.vacate(job.name)
             self._signal.set()
 
@@ -220,10 +222,10 @@ class Runs:
     def _limit(self, run: Run, timeout: Timeout) -> None:
         """Tell the handler to end when its time is up, and wait no longer some time after that."""
         ending = JobTimeoutError(run.job.id, seconds(timeout.soft))
-        run.timers += [
+        run.timers += (
             self._loop.call_later(seconds(timeout.soft), run.end, ending),
             self._loop.call_later(timeout.hard_after, self._overdue, run, timeout.hard_after),
-        ]
+        )
 
     def _overdue(self, run: Run, duration: float) -> None:
         """The handler was told to end, and has not: a process is killed, others can only be named."""
@@ -246,7 +248,7 @@ class Runs:
                 self._settler.lose(run.job, run.token)
                 run.is_lost = True
                 run.end()
-                run.timers.append(self._loop.call_later(grace, self._overdue, run, grace))
+                run.timers += (self._loop.call_later(grace, self._overdue, run, grace),)
 
     # --- looked at --------------------------------------------------------------------------------------------------
 

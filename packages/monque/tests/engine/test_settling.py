@@ -12,6 +12,7 @@ import pytest
 from monque import Job, JobCompleteEvent, JobDocumentError, JobErrorEvent, JobFailEvent, JobLostEvent, Lease, Retry
 from monque import _claims as claims_module
 from monque import _settler as settler_module
+from monque._runs import Run
 from monque.testing import eventually
 
 from .support import NO_POLLS, Gate, Record, our_tasks, working
@@ -220,6 +221,24 @@ async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog:
     async with working(monque):
         await eventually(lambda: len(ended) >= 300, timeout=30)
         await eventually(lambda: not _jobs_in_memory("forgotten"))
+
+
+async def test_what_has_run_well_is_gone_before_python_looks_for_cycles(bench: Bench) -> None:
+    monque, ended = bench.monque(), list[str]()
+    monque.worker("forgotten", do_nothing)
+    monque.on("job:complete", lambda event: ended.append(event.name))
+    gc.collect()
+    gc.disable()
+    try:
+        async with working(monque):
+            bench.insert_many([{"name": "forgotten"} for _ in range(300)])
+            await eventually(lambda: len(ended) == 300, timeout=30)
+            await eventually(lambda: not sum(type(it) is Run for it in gc.get_objects()))
+    finally:
+        gc.enable()
+
+
+async def do_nothing(job: Job[Any]) -> None: ...
 
 
 def _jobs_in_memory(name: str) -> int:
