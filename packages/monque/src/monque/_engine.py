@@ -60,7 +60,7 @@ class Engine:
         self._settler = Settler(setup, self._questions, self._signal, self.notice)
         self._runs = Runs(setup, executor, self._settler, self._questions, self._agenda, self._signal)
         self._claims = Claims(setup, self._runs, self._settler, self._questions, self._agenda, self._signal)
-        self._lookout = Lookout(setup, self._settler, self._questions, self._agenda, self._times)
+        self._lookout = Lookout(setup, self._settler, self._questions, self._agenda, self._times, self._signal)
         self._held = self._settler.held
         self._keeper = LeaseKeeper(
             setup.flow.collection,
@@ -88,6 +88,7 @@ class Engine:
                 while not self.is_stopping:
                     await self._work()
             await self._claims.finish()
+            await self._lookout.finish()
             await self._runs.finish()
             await self._runs.end_processes()
             await self._settler.finish()
@@ -214,8 +215,7 @@ class Engine:
             self._lookout.heed()
         wanted: dict[str, int] = {}
         try:
-            if self._lookout.must_hear(self._hearing_interval()):
-                await self._lookout.hear()
+            await self._lookout.hear(self._hearing_interval())
             wanted, limit = self._agenda.wanted()
             if self._times.is_lease_due():
                 await self._lookout.survey()

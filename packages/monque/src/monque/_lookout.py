@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -36,9 +37,18 @@ class Lookout:
         questions: Asks the database.
         agenda: Knows which names will be looked for anyway, and is told of jobs that were taken back.
         times: Takes down what lies ahead.
+        signal: Set whenever it has learned something while other things went on.
     """
 
-    def __init__(self, setup: Setup, settler: Settler, questions: Questions, agenda: Agenda, times: Timetable) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        settler: Settler,
+        questions: Questions,
+        agenda: Agenda,
+        times: Timetable,
+        signal: asyncio.Event,
+    ) -> None:
         self._flow = setup.flow
         self._instance = setup.instance
         self._workers = setup.workers
@@ -50,30 +60,53 @@ class Lookout:
         self._questions = questions
         self._agenda = agenda
         self._times = times
+        self._signal = signal
         self._orders = Orders()
         self._asked = 0.0
         self._has_news = True
+        self._hearing: asyncio.Task[None] | None = None
 
     def hasten(self) -> None:
         """The instance may have been told something."""
         self._has_news = True
 
-    def must_hear(self, interval: float) -> bool:
-        """Whether to ask now what the instance was told: before anything is claimed, and then every `interval` seconds.
+    async def hear(self, interval: float) -> None:
+        """Find out what the instance was told: before anything is claimed, and then every `interval` seconds.
 
-        An instance that waits learns it that often by looking ahead; one that is busy would not.
+        An instance that waits learns it that often by looking ahead; one that is busy would not, and is not kept from
+        its work by asking.
         """
-        return self._has_news or time.monotonic() - self._asked > interval * _LATE
+        if self._has_news:
+            await self._hear()
+        elif self._hearing is None and time.monotonic() - self._asked > interval * _LATE:
+            self._hearing = asyncio.create_task(self._hear())
+            self._hearing.add_done_callback(self._heard)
 
-    async def hear(self) -> None:
-        """Find out what the instance was told."""
-        self._asked, self._has_news = time.monotonic(), False
+    def _heard(self, hearing: asyncio.Task[None]) -> None:
+        self._hearing = None
+        # If there was an error, the question is put once more, and then everything else waits for the answer.
+        if not hearing.cancelled():
+            hearing.exception()
+        self._signal.set()
+
+    async def _hear(self) -> None:
+        asked = self._asked = time.monotonic()
+        self._has_news = False
         try:
-            self._orders = await self._questions.ask(self._flow.orders(self._instance))
+            orders = await self._questions.ask(self._flow.orders(self._instance))
         except BaseException:
             self._has_news = True
             raise
-        self.heed()
+        # Another answer may have overtaken this one, which is an old one then.
+        if asked == self._asked:
+            self._orders = orders
+            self.heed()
+
+    async def finish(self) -> None:
+        """Ask no more."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+            await asyncio.wait([self._hearing])
 
     def heed(self) -> None:
         """Do as the instance was told, as far as that still holds."""

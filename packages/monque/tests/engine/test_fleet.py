@@ -30,18 +30,20 @@ from monque import (
     Polling,
 )
 from monque import _lease as lease_module
+from monque._store.orders import Orders
 from monque.testing import Program, eventually
 
 from .support import NO_POLLS, Gate, Record, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
     from typing_extensions import override
 
     from monque import Instance, InstanceStatus
     from monque._lease import LeaseKeeper
+    from monque._lookout import Lookout
 
     from .support import Bench, Document, Lab
 else:
@@ -71,6 +73,12 @@ def keeper_of(monque: Monque) -> LeaseKeeper:
     engine = monque._connection().engine
     assert engine is not None
     return engine._keeper
+
+
+def lookout_of(monque: Monque) -> Lookout:
+    engine = monque._connection().engine
+    assert engine is not None
+    return engine._lookout
 
 
 async def shown(monque: Monque, instance: Monque, status: InstanceStatus) -> Instance:
@@ -291,6 +299,77 @@ async def test_a_busy_instance_without_a_stream_asks_once_every_poll(lab: Lab) -
             await eventually(has_heard(monque, "busy"), timeout=2)
             await eventually(lambda: lab.statuses()["processing"] == 0)
             assert lab.statuses()["pending"] == 1
+
+
+@pytest.fixture
+async def busy(lab: Lab) -> AsyncGenerator[tuple[Monque, list[Job[Any]]]]:
+    """An instance that always finds more to do than it has room for, and what it has run."""
+    monque, runs = lab.monque(), list[Job[Any]]()
+
+    @monque.worker("busy", concurrency=5)
+    async def busy(job: Job[Any]) -> None:
+        runs.append(job)
+        await monque.enqueue("busy")
+
+    async with working(monque):
+        await monque.enqueue_many([("busy", None)] * 200)
+        await eventually(lambda: len(runs) > 5)
+        yield monque, runs
+
+
+async def test_a_busy_instance_works_on_while_it_asks(lab: Lab, busy: tuple[Monque, list[Job[Any]]]) -> None:
+    monque, runs = busy
+    lookout = lookout_of(monque)
+    with lab.failing("find", blockConnection=True, blockTimeMS=3000, namespace=fleet(lab).full_name):
+        await eventually(lambda: lookout._hearing is not None)
+        hearing = lookout._hearing
+        assert hearing is not None
+        seen = len(runs)
+        await eventually(lambda: len(runs) > seen + 20)
+        assert lookout._hearing is hearing
+        # At the end it does not wait for an answer that is of no use any more.
+        await asyncio.wait_for(monque.stop(), 2)
+        assert hearing.cancelled()
+
+
+async def test_a_busy_instance_that_gets_no_answer_asks_again_at_once_and_says_so(
+    lab: Lab, busy: tuple[Monque, list[Job[Any]]]
+) -> None:
+    monque, runs = busy
+    record = Record(monque)
+    other = lab.monque(lab.uri.replace(lab.app, "other"))
+    with lab.failing("find", times=2, errorCode=2, namespace=fleet(lab).full_name):
+        await eventually(lambda: len(record.of(JobErrorEvent)) == 1)
+    seen = len(runs)
+    await eventually(lambda: len(runs) > seen)
+    async with other:
+        await other.fleet.pause("busy")
+        await eventually(has_heard(monque, "busy"), timeout=5)
+
+
+async def test_an_answer_that_was_overtaken_is_an_old_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monque = bench.monque(polling=NO_POLLS)
+    record = Record(monque)
+    async with working(monque):
+        await eventually(record.has(ChangeStreamConnectedEvent))
+        engine = monque._connection().engine
+        assert engine is not None
+        await eventually(engine.is_idle)
+        lookout, answers = lookout_of(monque), list[asyncio.Future[Orders]]()
+
+        def orders(instance: str) -> asyncio.Future[Orders]:
+            answers.append(asyncio.get_running_loop().create_future())
+            return answers[-1]
+
+        monkeypatch.setattr(lookout._flow, "orders", orders)
+        questions = [asyncio.create_task(lookout._hear()) for _ in range(2)]
+        await eventually(lambda: len(answers) == 2)
+        for answer, name in ((answers[1], "new"), (answers[0], "old")):
+            answer.set_result(Orders({name: None}))
+            await asyncio.wait(questions, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*questions)
+        assert has_heard(monque, "new")()
+        monkeypatch.undo()
 
 
 async def test_a_stream_of_orders_that_is_lost_delays_them_by_no_more_than_a_poll(lab: Lab) -> None:
