@@ -16,7 +16,7 @@ from bson import ObjectId
 
 from monque._names import check_job_name, check_tags, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
-from monque.job import COUNTABLE, JobStatus, make_job
+from monque.job import COUNTABLE, NO_HEADERS, JobStatus, make_job
 from monque.options import Duration, Retry, is_duration, seconds
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _LARGEST_HEADERS = 8192
 LARGEST_PAYLOAD = 16 * 1024 * 1024 - 256 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class NewJob:
     """One job to enqueue, for `Monque.enqueue_many`. The fields are the arguments of `Monque.enqueue`.
 
@@ -79,6 +79,7 @@ class NewJob:
 
 
 _FIELDS = {field.name for field in fields(NewJob)}
+_UNSAID = {field.name: field.default for field in fields(NewJob)}
 
 
 def request_of(name: str | NewJob, data: object, **more: Any) -> NewJob:  # noqa: ANN401  the fields of a job
@@ -95,12 +96,19 @@ def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
     """Read one item of `enqueue_many`: a `NewJob`, its fields as a mapping, or a pair of name and data."""
     if isinstance(item, NewJob):
         return item
-    if isinstance(item, Mapping):
-        if "name" in item and _FIELDS.issuperset(item):
-            return NewJob(**item)
-    elif isinstance(item, tuple) and len(item) == 2:
-        return NewJob(name=item[0], data=item[1])
+    if isinstance(item, tuple):
+        if len(item) == 2:
+            return _pair(*item)
+    elif isinstance(item, Mapping) and "name" in item and _FIELDS.issuperset(item):
+        return NewJob(**item)
     raise InvalidArgumentError("jobs", item, "NewJob values, mappings of their fields, or pairs (name, data)")
+
+
+def _pair(name: str, data: object) -> NewJob:
+    # Past the generated __init__, which sets the fields of a frozen value one by one: millions are read like this.
+    request = object.__new__(NewJob)
+    object.__setattr__(request, "__dict__", {**_UNSAID, "name": name, "data": data})
+    return request
 
 
 def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None) -> Job[Any]:
@@ -133,7 +141,7 @@ def measured_job(
         timeout=None if request.timeout is None else _timeout(request.timeout),
         retry=None if request.retry is None else _retry(request.retry),
         tags=() if request.tags is None else check_tags(request.tags),
-        headers={} if request.headers is None else check_headers(request.headers),
+        headers=NO_HEADERS if request.headers is None else check_headers(request.headers),
     )
     return job, size
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from operator import itemgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -483,13 +484,26 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+class _NoHeaders(dict[str, str]):
+    """Of nearly every job: one for them all, since a dictionary for each is work for Python's garbage collector."""
+
+    def __setitem__(self, name: str, text: str) -> None:  # type: ignore[explicit-override]  # typing.override is newer
+        raise TypeError("the headers of a job cannot be changed")
+
+    def __reduce__(self) -> str:  # type: ignore[explicit-override]  # likewise
+        return "NO_HEADERS"
+
+
+NO_HEADERS = _NoHeaders()
+_DEFAULTS["headers"] = NO_HEADERS
+
+
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
     """Read a job; a field of a foreign type raises `JobDocumentError`, unknown fields are passed over.
 
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
     values = _DEFAULTS.copy()
-    values["headers"] = {}
     wire = "?"
     try:
         for wire, value in document.items():
@@ -512,7 +526,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
 
 def make_job(**values: Any) -> Job[Any]:  # noqa: ANN401  the fields of a job
     """A job with these fields; those that are not given are unset. They are not checked."""
-    return _make({**_DEFAULTS, "headers": {}, **values})
+    return _make({**_DEFAULTS, **values})
 
 
 def _make(values: dict[str, Any]) -> Job[Any]:
@@ -533,12 +547,13 @@ def _expected(wire: str) -> str:
 def to_document(job: Job[Any]) -> dict[str, Any]:
     """Write a job; what is unset stays absent, and so does the normal priority."""
     values = vars(job)
-    document = {wire: values[attribute] for wire, attribute in _ALWAYS.items()}
+    document = dict(zip(_ALWAYS, _values_of_always(values), strict=True))
     document["status"] = job.status.value
-    for wire, attribute, default in _SOMETIMES:
-        value = values[attribute]
-        if value is not None and value != default:
-            document[wire] = value
+    # All of it at once: for nearly every job there is nothing among it to write.
+    sometimes = _values_of_sometimes(values)
+    if sometimes != _USUAL:
+        said = zip(_SOMETIMES, sometimes, _USUAL, strict=True)
+        document.update((wire, value) for wire, value, usual in said if value is not None and value != usual)
     if job.timeout is not None or job.retry is not None or job.tags or job.headers:
         document.update(settings_document(job))
     if job.follow_up is not None:
@@ -551,8 +566,11 @@ _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field
 _OF_SETTINGS = ("timeout", "retry", "tags", "headers")
 # What comes of runs is not among what is written for a new job.
 _OF_RUNS = ("errors", "progress", "result", "resultError", "logs", "startedAt")
-_SOMETIMES = [
-    (wire, field.attribute, _DEFAULTS[field.attribute])
+_SOMETIMES = {
+    wire: field.attribute
     for wire, field in _FIELDS.items()
     if field.optional and wire not in (*_OF_SETTINGS, "followUp", *_OF_RUNS)
-]
+}
+_USUAL = tuple(_DEFAULTS[attribute] for attribute in _SOMETIMES.values())
+_values_of_always = itemgetter(*_ALWAYS.values())
+_values_of_sometimes = itemgetter(*_SOMETIMES.values())

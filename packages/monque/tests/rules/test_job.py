@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -556,8 +559,10 @@ def test_headers_that_others_wrote_keep_no_job_from_running(headers: object, rea
     assert from_document(FULL_DOCUMENT | {"headers": headers}).headers == read
 
 
-def test_each_job_has_headers_of_its_own() -> None:
+def test_nobody_can_give_all_jobs_a_header() -> None:
     plain = {field: FULL_DOCUMENT[field] for field in REQUIRED}
-    one, other = from_document(plain), from_document(plain)
-    assert one.headers == {}
-    assert one.headers is not other.headers
+    job: Any = from_document(plain)
+    with pytest.raises(TypeError, match="the headers of a job cannot be changed"):
+        job.headers["a"] = "b"
+    assert (job.headers, from_document(plain).headers, json.dumps(job.headers)) == ({}, {}, "{}")
+    assert pickle.loads(pickle.dumps(job)) == copy.deepcopy(job) == job  # noqa: S301  our own

@@ -85,7 +85,7 @@ async def ask(monque: Monque, way: str, database: AsyncDatabase[Document], reque
     """Enqueue in this way; in a transaction it is committed, whether or not there was an error of ours."""
     if way == "many":
         return (await monque.enqueue_many([request]))[0]
-    arguments = {field: getattr(request, field) for field in NewJob.__slots__}
+    arguments = dict(vars(request))
     if way == "plain":
         return await monque.enqueue(**arguments)
     async with database.client.start_session() as session:
