@@ -85,7 +85,7 @@ _UNSAID = {field.name: field.default for field in fields(NewJob)}
 def request_of(name: str | NewJob, data: object, **more: Any) -> NewJob:  # noqa: ANN401  the fields of a job
     """What `enqueue` was asked for: a `NewJob`, or all that makes one."""
     if not isinstance(name, NewJob):
-        return NewJob(name=name, data=data, **more)
+        return _request({"name": name, "data": data, **more})
     for argument, value in {"data": data, **more}.items():
         if value is not None and (argument, value) != ("on_conflict", "return"):
             raise InvalidArgumentError(argument, value, "nothing beside a NewJob, which has it as a field")
@@ -98,16 +98,16 @@ def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
         return item
     if isinstance(item, tuple):
         if len(item) == 2:
-            return _pair(*item)
+            return _request({"name": item[0], "data": item[1]})
     elif isinstance(item, Mapping) and "name" in item and _FIELDS.issuperset(item):
         return NewJob(**item)
     raise InvalidArgumentError("jobs", item, "NewJob values, mappings of their fields, or pairs (name, data)")
 
 
-def _pair(name: str, data: object) -> NewJob:
-    # Past the generated __init__, which sets the fields of a frozen value one by one: millions are read like this.
+def _request(said: dict[str, Any]) -> NewJob:
+    # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
     request = object.__new__(NewJob)
-    object.__setattr__(request, "__dict__", {**_UNSAID, "name": name, "data": data})
+    object.__setattr__(request, "__dict__", {**_UNSAID, **said})
     return request
 
 

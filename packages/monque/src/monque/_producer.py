@@ -21,7 +21,7 @@ from monque.errors import InvalidArgumentError, MonqueError, PayloadTooLargeErro
 from monque.job import Job, JobStatus, settings_document
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Generator, Iterable
     from datetime import datetime
 
     from bson.codec_options import CodecOptions
@@ -187,12 +187,15 @@ class Producer:
             stored = await self._store_one(job, session)
         return stored
 
-    async def _store_one(self, job: Job[Any], session: AsyncClientSession | None) -> Job[Any]:
+    def _store_one(self, job: Job[Any], session: AsyncClientSession | None) -> Awaitable[Job[Any]]:
         if session is not None:
-            return (await self._flow.insert_in(self._check_session(session), [job]))[0]
+            return self._store_in(session, job)
         insert = _Insert(job)
         self._inserts.add(insert)
-        return await insert.stored
+        return insert.stored
+
+    async def _store_in(self, session: AsyncClientSession, job: Job[Any]) -> Job[Any]:
+        return (await self._flow.insert_in(self._check_session(session), [job]))[0]
 
     def _size(self, job: Job[Any]) -> int:
         return len(_encoded(job, self._codec))

@@ -14,6 +14,8 @@ from monque.options import is_duration, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from bson import ObjectId
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -49,16 +51,27 @@ def in_short(error: PyMongoError) -> str:
     return str(error).partition(", Topology Description:")[0]
 
 
-@contextmanager
-def driver_errors(action: str, session: AsyncClientSession | None = None) -> Generator[None]:
+def driver_errors(action: str, session: AsyncClientSession | None = None) -> AbstractContextManager[None]:
     """Turn the driver's errors into ours; those in a session stay, since `with_transaction` goes by their labels."""
-    try:
-        yield
-    except PyMongoError as error:
-        if session is not None:
-            raise
-        problem = INDEX_MISSING if is_index_missing(error) else in_short(error)
-        raise ConnectionError(f"cannot {action}: {problem}") from error
+    return _DriverErrors(action, session)
+
+
+class _DriverErrors:
+    # No generator: each job that is enqueued goes through this.
+    __slots__ = ("_action", "_session")
+
+    def __init__(self, action: str, session: AsyncClientSession | None) -> None:
+        self._action = action
+        self._session = session
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is None and isinstance(error, PyMongoError):
+            problem = INDEX_MISSING if is_index_missing(error) else in_short(error)
+            raise ConnectionError(f"cannot {self._action}: {problem}") from error
 
 
 class Deadline:
