@@ -3,12 +3,12 @@
 An index serves an order if it has the names, and then that time: for each name the jobs are in order, and the server
 merges them. So all names have to be said, and where a filter says none, whoever asks has to find them out.
 
-    created   monque_created, monque_undone for failed and cancelled jobs, monque_key, monque_tags
+    created   monque_created, monque_key, monque_tags
     updated   monque_ended
     due       monque_claim for pending jobs, monque_urgent for those with a priority
 
-What is not served so is read whole and sorted by the server: pending jobs in other orders than `due`, and processing
-ones, of which there are never many, in any.
+What is not served so is read whole and sorted by the server: pending jobs in other orders than `due`, failed and
+cancelled ones by `created`, and processing ones, of which there are never many, in any.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _IDS = "_id_"
 _ORDER_OF = {
     indexes.CREATED: "created",
-    indexes.UNDONE: "created",
     indexes.KEY: "created",
     indexes.ENDED_AT: "updated",
     indexes.CLAIM: "due",
@@ -38,7 +37,6 @@ _ORDER_OF = {
 # Where nothing is said about the first field of an index, the server passes over what is said about the others.
 _BY_NAME = (indexes.CREATED, indexes.CLAIM)
 _ANY_NAME: Document = {"name": {"$gte": MinKey()}}
-_UNDONE = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +134,4 @@ def _index(status: JobStatus, time: str | None) -> str:
         return indexes.CLAIM
     if status is JobStatus.PROCESSING:
         return indexes.LEASE
-    if time != "created":
-        return indexes.ENDED_AT
-    return indexes.UNDONE if status in _UNDONE else indexes.CREATED
+    return indexes.CREATED if status is JobStatus.COMPLETED and time == "created" else indexes.ENDED_AT
