@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from .support import Commands, Document, Lab, Plan
 
 ORDERS: tuple[JobOrder, ...] = get_args(JobOrder)
-# All but `due`, which is for pending jobs alone.
-GENERAL: tuple[JobOrder, ...] = ORDERS[:4]
 PENDING = JobFilter(status=JobStatus.PENDING)
+# All statuses but pending.
+OTHERS = JobFilter(status=[*JobStatus][1:])
 FIELDS = {"created": "createdAt", "updated": "updatedAt", "due": "nextRunAt"}
 
 
@@ -59,16 +59,26 @@ def where(**conditions: Any) -> JobFilter:
     return JobFilter(**conditions)
 
 
-def fitting(order: JobOrder) -> JobFilter:
-    """A filter that all jobs of a test fit, and that fits the order."""
-    return PENDING if "due" in order else JobFilter()
+def orders(filter_: JobFilter) -> list[JobOrder]:
+    """The orders that fit a filter."""
+    wanted = [filter_.status] if isinstance(filter_.status, str) else filter_.status
+    unfit = {"due"} if wanted is None or list(wanted) != [JobStatus.PENDING] else set[str]()
+    unfit |= {"updated"} if wanted is None or JobStatus.PENDING in wanted else set()
+    return [order for order in ORDERS if order.removeprefix("-") not in unfit]
+
+
+def fitting(filter_: JobFilter, order: JobOrder) -> JobFilter:
+    """The filter, or one by status that fits the order."""
+    if order in orders(filter_):
+        return filter_
+    return replace(filter_, status=PENDING.status if "due" in order else OTHERS.status)
 
 
 async def found(monque: Monque, **conditions: Any) -> set[ObjectId]:
     """The ids of what is found, which every way of asking agrees about."""
     filter_ = JobFilter(**conditions)
     jobs = await monque.jobs.find(filter_)
-    for order in ORDERS if filter_.status == JobStatus.PENDING else GENERAL:
+    for order in orders(filter_):
         assert {job.id for job in (await monque.jobs.page(filter_, order=order)).jobs} == {job.id for job in jobs}
     assert await monque.jobs.count(filter_) == len(jobs)
     return {job.id for job in jobs}
@@ -239,21 +249,57 @@ async def test_a_limit_that_makes_no_sense_is_refused(monque: Monque, limit: Any
         monque.jobs.find(limit=limit)
 
 
-@pytest.mark.parametrize("order", ["", "name", "+created", "--due", None, 1, ["due"]])
+@pytest.mark.parametrize("order", ["", "name", "+created", "--due", 1, ["due"]])
 async def test_an_order_that_makes_no_sense_is_refused(monque: Monque, order: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="order: expected one of 'created', '-created', 'updated'"):
+    with pytest.raises(InvalidArgumentError, match="order: expected None, or one of 'created', '-created', 'updated'"):
         monque.jobs.find(order=order)
-    with pytest.raises(InvalidArgumentError, match="order: expected one of"):
+    with pytest.raises(InvalidArgumentError, match="order: expected None, or one of"):
         await monque.jobs.page(order=order)
 
 
-@pytest.mark.parametrize("status", [None, JobStatus.FAILED, [JobStatus.PENDING, JobStatus.FAILED]], ids=str)
-@pytest.mark.parametrize("order", ["due", "-due"])
-async def test_only_pending_jobs_are_sorted_by_when_they_are_due(monque: Monque, order: JobOrder, status: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="beside it, a filter for pending jobs alone"):
-        monque.jobs.find(JobFilter(status=status), order=order)
-    with pytest.raises(InvalidArgumentError, match="beside it, a filter for pending jobs alone"):
-        await monque.jobs.page(JobFilter(status=status), order=order)
+NO_STATUS: list[Any] = [None, [JobStatus.PENDING, JobStatus.FAILED]]
+
+
+@pytest.mark.parametrize("minus", ["", "-"])
+@pytest.mark.parametrize(
+    ("order", "status", "said"),
+    [
+        *(("due", status, "a filter for pending jobs alone") for status in (*NO_STATUS, JobStatus.FAILED, [])),
+        *(("updated", status, "a filter by status, but not for pending") for status in (*NO_STATUS, JobStatus.PENDING)),
+    ],
+)
+async def test_an_order_that_no_index_gives_is_refused(
+    monque: Monque, order: str, status: Any, said: str, minus: Any
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"beside it, {said}"):
+        monque.jobs.find(JobFilter(status=status), order=minus + order)
+    with pytest.raises(InvalidArgumentError, match=f"beside it, {said}"):
+        await monque.jobs.page(JobFilter(status=status), order=minus + order)
+
+
+@pytest.mark.parametrize(
+    ("status", "order"),
+    [
+        (None, "-created"),
+        ([], "-created"),
+        ("pending", "due"),
+        (["pending", "failed"], "-created"),
+        ("processing", "-updated"),
+        (["completed", "processing"], "-updated"),
+    ],
+)
+async def test_without_an_order_it_is_the_one_that_fits(
+    monque: Monque, raw: Collection[Document], status: Any, order: JobOrder
+) -> None:
+    times = [dict(zip(FIELDS.values(), map(at, minutes), strict=True)) for minutes in ((1, 2, 3), (2, 3, 1), (3, 1, 2))]
+    add(raw, *(stored(one, **some) for one in JobStatus for some in times))
+    filter_ = JobFilter(status=status)
+    assert await monque.jobs.find(filter_) == await monque.jobs.find(filter_, order=order)
+    page = await monque.jobs.page(filter_, size=2)
+    assert page == await monque.jobs.page(filter_, order=order, size=2)
+    assert await monque.jobs.page(filter_, cursor=page.next) == await monque.jobs.page(
+        filter_, order=order, cursor=page.next
+    )
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -286,8 +332,8 @@ async def test_a_cursor_belongs_to_its_order_and_filter(monque: Monque) -> None:
         with pytest.raises(InvalidCursorError, match="in the same order and with the same filter") as caught:
             await monque.jobs.page(other, cursor=cursor)
         assert (caught.value.argument, caught.value.value) == ("cursor", cursor)
-    for order in ORDERS:
-        if order != "-created":
+    for order in orders(filter_):
+        if order != "due":
             with pytest.raises(InvalidCursorError, match="in the same order"):
                 await monque.jobs.page(filter_, order=order, cursor=cursor)
 
@@ -413,8 +459,7 @@ def test_pages_have_every_job_once_forward_and_backward(
     blocking: sync.Monque,
     raw: Collection[Document],
 ) -> None:
-    if "due" in order:
-        filter_ = replace(filter_, status=JobStatus.PENDING)
+    filter_ = fitting(filter_, order)
     # The same example runs again while it is made smaller.
     documents = [{**document, "_id": ObjectId()} for document in documents]
     raw.delete_many({})
@@ -461,15 +506,15 @@ async def test_while_jobs_run_each_that_does_not_is_shown_once(
             *await monque.enqueue_many({"name": "quiet", "delay": number} for number in range(60)),
         ]
         await monque.jobs.cancel_many(JobFilter(ids=[job.id for job in quiet[::3]]))
-        if "due" in order:
-            quiet = [job for number, job in enumerate(quiet) if number % 3]
+        if "created" not in order:
+            quiet = [job for number, job in enumerate(quiet) if (number % 3 == 0) == ("updated" in order)]
         await monque.enqueue_many(("busy", 0) for _ in range(20))
         await monque.start()
         await eventually(lambda: len(ran) > 50)
         seen: list[Job[Any]] = []
         cursor = None
         while True:
-            page = await monque.jobs.page(fitting(order), order=order, size=7, cursor=cursor)
+            page = await monque.jobs.page(fitting(JobFilter(), order), order=order, size=7, cursor=cursor)
             seen += page.jobs
             cursor = page.next
             # Jobs that come meanwhile might be shown for ever.
@@ -498,7 +543,7 @@ async def test_what_is_no_job_hides_no_other(monque: Monque, raw: Collection[Doc
         unreadable: dict[ObjectId, Exception] = {}
         cursor = None
         while True:
-            page = await monque.jobs.page(fitting(order), order=order, size=2, cursor=cursor)
+            page = await monque.jobs.page(fitting(JobFilter(), order), order=order, size=2, cursor=cursor)
             jobs += page.jobs
             unreadable |= page.unreadable
             cursor = page.next
@@ -507,7 +552,7 @@ async def test_what_is_no_job_hides_no_other(monque: Monque, raw: Collection[Doc
         assert {job.id for job in jobs} == set(good)
         assert len(jobs) == 4
         assert unreadable.keys() == set(bad)
-        everything = monque.jobs.find(fitting(order), order=order)
+        everything = monque.jobs.find(fitting(JobFilter(), order), order=order)
         assert {job.id for job in await everything} == set(good)
         assert everything.unreadable.keys() == set(bad)
     assert await monque.jobs.count() == 6
@@ -523,7 +568,7 @@ async def test_documents_without_a_place_in_the_order_are_left_out(monque: Monqu
         stored(_id={"a": 1}),
     )
     for order in ORDERS:
-        page = await monque.jobs.page(fitting(order), order=order, size=1)
+        page = await monque.jobs.page(fitting(JobFilter(), order), order=order, size=1)
         assert [job.id for job in page.jobs] == [good]
         assert page.next is None
     assert await monque.jobs.count() == 5
@@ -532,7 +577,7 @@ async def test_documents_without_a_place_in_the_order_are_left_out(monque: Monqu
 async def test_documents_with_odd_names_are_found(monque: Monque, raw: Collection[Document]) -> None:
     ids = add(raw, stored(), stored(name=5), stored(name=None), stored(name=["a", "b"]))
     for order in ORDERS:
-        page = await monque.jobs.page(fitting(order), order=order)
+        page = await monque.jobs.page(fitting(JobFilter(), order), order=order)
         assert [job.id for job in page.jobs] == ids[:1]
         assert page.unreadable.keys() <= set(ids[1:])
     assert await monque.jobs.count(JobFilter(status=JobStatus.PENDING)) == 4

@@ -43,8 +43,8 @@ class JobFilter:
         updated_until: Their state changed last before.
         due_from: They are due then or later, or were.
         due_until: They are due before, or were.
-        error: Text that is somewhere in `fail_reason`, whatever the case of its letters. No index helps with that: all
-            jobs to which the rest applies are read.
+        error: Text that is somewhere in `fail_reason`, whatever the case of its letters. No index helps with that:
+            the jobs to which the rest applies are read, some thousands at a time.
 
     Raises:
         InvalidArgumentError: One of them makes no sense.

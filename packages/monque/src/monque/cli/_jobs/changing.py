@@ -53,6 +53,8 @@ class Change:
 
 
 _ASK = Many()
+# How many are counted before somebody is asked whether they are meant.
+_COUNTED = 10_000
 
 
 async def cancel(
@@ -268,8 +270,9 @@ async def _change_many(change: Change, jobs: Jobs, selection: Selection, out: Ou
 
 
 async def _agreed(change: Change, jobs: Jobs, which: JobFilter) -> bool:
-    count = await jobs.count(which)
-    sys.stderr.write(f"{change.verb.capitalize()} what can be of {counted(count)}? [y/N] ")
+    count = await jobs.count(which, limit=_COUNTED + 1)
+    number = counted(count) if count <= _COUNTED else f"more than {counted(_COUNTED)}"
+    sys.stderr.write(f"{change.verb.capitalize()} what can be of {number}? [y/N] ")
     sys.stderr.flush()
     with interruptible():
         return sys.stdin.readline().strip().lower() in ("y", "yes")
