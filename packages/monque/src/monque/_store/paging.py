@@ -106,9 +106,7 @@ def check_order(order: object, filter: JobFilter) -> Order:  # noqa: A002  what 
         raise InvalidArgumentError("order", order, expected)
     if "updated" in text and (wanted is None or JobStatus.PENDING in wanted):
         # Each claim would have to write to an index of pending jobs by that time.
-        expected = (
-            "another one; or, beside it, a filter by status without pending jobs, with status='failed' for instance"
-        )
+        expected = "another one; or, beside it, a filter by status, but not for pending jobs, such as status='failed'"
         raise InvalidArgumentError("order", order, expected)
     return Order(text.removeprefix("-"), text.startswith("-"))
 
