@@ -190,13 +190,15 @@ class Statistician:
                 self._longest_run = max(self._longest_run, self._age(row["since"]))
 
     async def _is_told_by_keys(self, scan: Scan) -> bool:
-        """Whether few enough keys tell the names apart."""
-        if scan.index == indexes.CLAIM and scan.tally:
+        """Whether the server had better go through all keys at once."""
+        is_pending = scan.index == indexes.CLAIM
+        if is_pending and scan.tally:
             return False
         if self._limit is None:
-            # What has ended the server counts quicker name by name.
-            return scan.index == indexes.CLAIM
-        return await self._number(scan.index, scan.tally, _MOST_KEYS + 1) <= _MOST_KEYS
+            return is_pending
+        # Name by name it counts quicker what has ended, but would read what is pending.
+        most = _MOST_KEYS if is_pending else self._limit
+        return await self._number(scan.index, scan.tally, most + 1) <= most
 
     async def _count_keys(self, scan: Scan) -> None:
         (status,) = _statuses(scan)

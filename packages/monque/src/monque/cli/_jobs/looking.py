@@ -42,7 +42,10 @@ async def list_jobs(
     server: Server = HERE,
     json: Json = False,
 ) -> None:
-    """List jobs, the newest first; only pending ones by when they are due, only others of a status by when they changed.
+    """List jobs: the newest first, or what is due first, or what ended last.
+
+    Jobs of all statuses are in the order in which they were enqueued, pending ones alone in that in which they are due,
+    and others in that in which they changed, unless `--order` says otherwise.
 
     At a terminal it is a table, elsewhere a line each with tabs between the columns: id, name, status, when it is due
     and when it changed, attempts, and what the last failure said.
@@ -54,8 +57,8 @@ async def list_jobs(
 
     Args:
         which: Which jobs.
-        order: By when they were enqueued, changed last or are due; with a minus, the latest first. That they are
-            due is for pending jobs alone, that they changed for a filter by other statuses.
+        order: By when they were enqueued, changed last (where no pending ones are meant) or are due (where only those
+            are); with a minus, the latest first.
         limit: How many at most.
         everything: All of them, however many.
         json: Print each job as a JSON object on a line of its own.
