@@ -75,7 +75,7 @@ async def test_without_jobs_there_is_nothing_to_say(monque: Monque, now: datetim
     stats = await monque.jobs.stats(window=timedelta(minutes=1))
     zero = JobCount(0)
     nothing = dict.fromkeys(JobStatus, zero)
-    ended = dict.fromkeys((COMPLETED, FAILED, CANCELLED), zero)
+    ended: dict[JobStatus, JobCount] = dict.fromkeys((COMPLETED, FAILED, CANCELLED), zero)
     assert abs(stats.at - now) < timedelta(minutes=1)
     assert stats == JobStats(stats.at, 60.0, 10_000, nothing, {}, 0.0, 0.0, zero, ended, None, None)
     assert (stats.created_rate, stats.ended_rate) == (0, 0)

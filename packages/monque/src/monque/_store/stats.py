@@ -279,8 +279,8 @@ class Statistician:
 
 def _statuses(scan: Scan) -> list[JobStatus]:
     """Which ones the jobs of a scan can have."""
-    said = {**scan.rest, **scan.keys}["status"]
-    return [JobStatus(status) for status in (said["$in"] if isinstance(said, dict) else [said])]
+    said: Any = {**scan.rest, **scan.keys}["status"]
+    return [JobStatus(said)] if isinstance(said, str) else [JobStatus(status) for status in said["$in"]]
 
 
 def _stopped(number: int, limit: int | None) -> JobCount:
