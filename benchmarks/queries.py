@@ -126,6 +126,7 @@ def questions(jobs: Jobs, now: datetime) -> list[Question]:
         ("a tag of many, failed", "-created"),
         ("failed with a text that is nowhere", "-created"),
     ]
+    counted = ["all", "pending", "completed", "failed", "one name", "created in one hour", "a tag of many, failed"]
     few = JobFilter(status=[JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.FAILED])
     return [
         *((f"page, {words}", partial(jobs.page, filter_)) for words, filter_ in filters.items()),
@@ -136,8 +137,8 @@ def questions(jobs: Jobs, now: datetime) -> list[Question]:
             "list, failed with a text that is nowhere",
             partial(_found, jobs, filters["failed with a text that is nowhere"]),
         ),
-        *((f"count to 10,000, {words}", partial(jobs.count, one, limit=10_000)) for words, one in filters.items()),
-        *((f"count, {words}", partial(jobs.count, one, timeout=60)) for words, one in filters.items()),
+        *((f"count to 10,000, {words}", partial(jobs.count, filters[words], limit=10_000)) for words in counted),
+        *((f"count, {words}", partial(jobs.count, filters[words], timeout=60)) for words in counted),
         ("stats", jobs.stats),
         ("stats, pending, processing, failed", partial(jobs.stats, few)),
         ("stats, one name", partial(jobs.stats, JobFilter(name=name))),

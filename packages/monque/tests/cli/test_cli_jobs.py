@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bson import ObjectId
 
+from monque import AggregationTimeoutError, Jobs
 from monque.cli._app import run
 from monque.cli._jobs import changing
 from monque.cli._jobs.showing import describe
@@ -478,6 +479,15 @@ def test_many_are_not_counted_to_the_end_to_ask(
     monkeypatch.setattr(changing, "_COUNTED", 2)
     monkeypatch.setattr(sys, "stdin", keyboard("n\n"))
     assert monque("jobs", "cancel", "--name", "mail")[2].startswith("Cancel what can be of more than 2 jobs? [y/N] ")
+
+    async def take_long(*_: object, limit: int, timeout: float) -> int:
+        raise AggregationTimeoutError(timeout)
+
+    monkeypatch.setattr(Jobs, "count", take_long)
+    monkeypatch.setattr(sys, "stdin", keyboard("y\n"))
+    code, out, err = monque("jobs", "cancel", "--error", "no answer")
+    assert (code, out) == (0, "0 jobs cancelled\n")
+    assert err.startswith("Cancel what can be of an unknown number of jobs? [y/N] ")
 
 
 def test_ctrl_c_at_the_question(
