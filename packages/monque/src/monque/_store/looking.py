@@ -178,7 +178,7 @@ class Looking(Core):
                 pending jobs, `-updated` for those that are processing or have ended, otherwise `-created`.
             limit: How many at most.
             timeout: How long one step may take, as a timedelta or in seconds. A step ends with 500 jobs, or when some
-                2,500 were read of which fewer are wanted; where few of many are, there may be any number of steps.
+                5,000 were read of which fewer are wanted; where few of many are, there may be any number of steps.
 
         Returns:
             The jobs, to be awaited or iterated over; only that asks the database.
@@ -225,7 +225,7 @@ class Looking(Core):
         Sorted by `due` a job that is retried, snoozed or rescheduled moves likewise. One that no longer matches the
         filter is gone.
 
-        Where no index answers the whole filter, a page comes of some 2,500 jobs that are read at most: then it may
+        Where no index answers the whole filter, a page comes of some 5,000 jobs that are read at most: then it may
         have fewer jobs than `size`, or none, and `next` leads on all the same. Only where `next` is None is the end.
 
         Args:

@@ -30,7 +30,8 @@ class Observing(Core):
         """How things stand: how many jobs there are of each status and name, how long they wait and run, how many come.
 
         Counting stops at `limit`, and at 1,000 names; what there may be more of says so by its `at_least`. Counting
-        all that ever completed takes half a second for a million.
+        all that ever completed takes half a second for a million. Where jobs have to be read for the filter, how long
+        they wait and run is said by those among some 5,000, the first that are due and the latest that completed.
 
         Args:
             filter: Which jobs; all if it is left out.
