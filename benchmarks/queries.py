@@ -37,7 +37,6 @@ _OF_THE_SESSION = {"$db", "lsid", "$clusterTime", "txnNumber", "readConcern", "w
 _DEEP = 50
 # The plans tell of dates beyond Python's.
 _CODEC = CodecOptions[Document](datetime_conversion=DatetimeConversion.DATETIME_AUTO)
-_ALL = JobFilter()
 Question = tuple[str, "Callable[[], Awaitable[object]]"]
 
 
@@ -92,39 +91,68 @@ def _parts(value: object) -> Iterator[Document]:
 def questions(jobs: Jobs, now: datetime) -> list[Question]:
     """What is asked, in words, and how."""
     name = NAMES[3]
-    hour = {"from": now - timedelta(days=10), "until": now - timedelta(days=10) + timedelta(hours=1)}
-    pages = [
-        (f"page, {order}", partial(jobs.page, order=order)) for order in ("-created", "created", "-updated", "updated")
-    ]
+    begin = now - timedelta(days=10)
+    hour = begin + timedelta(hours=1)
     filters: dict[str, JobFilter] = {
+        "all": JobFilter(),
         **{str(status): JobFilter(status=status) for status in JobStatus},
         **{f"{status}, one name": JobFilter(status=status, name=name) for status in JobStatus},
+        "pending and failed": JobFilter(status=[JobStatus.PENDING, JobStatus.FAILED]),
+        "completed and failed": JobFilter(status=[JobStatus.COMPLETED, JobStatus.FAILED]),
         "one name": JobFilter(name=name),
         "a tag of few": JobFilter(tags="customer-7"),
+        "a tag of many": JobFilter(tags="eu"),
         "a tag of many, failed": JobFilter(tags="eu", status=JobStatus.FAILED),
+        "a tag of many and one of few": JobFilter(tags=["eu", "customer-7"]),
         "a unique key": JobFilter(name=NAMES[:5], unique_key="key-500"),
-        "created in one hour": JobFilter(created_from=hour["from"], created_until=hour["until"]),
-        "changed in one hour": JobFilter(updated_from=hour["from"], updated_until=hour["until"]),
+        "created in one hour": JobFilter(created_from=begin, created_until=hour),
+        "failed, created in one hour": JobFilter(created_from=begin, created_until=hour, status=JobStatus.FAILED),
+        "changed in one hour": JobFilter(updated_from=begin, updated_until=hour),
+        "completed, changed in one hour": JobFilter(updated_from=begin, updated_until=hour, status=JobStatus.COMPLETED),
         "failed with a text that is common": JobFilter(status=JobStatus.FAILED, error="no answer"),
         "failed with a text that is nowhere": JobFilter(status=JobStatus.FAILED, error="nowhere"),
+        "a text that is nowhere": JobFilter(error="nowhere"),
     }
+    ordered: list[tuple[str, JobOrder]] = [
+        ("all", "created"),
+        ("pending", "-created"),
+        ("pending, one name", "-created"),
+        ("pending", "-due"),
+        ("completed", "-created"),
+        ("completed", "updated"),
+        ("failed", "-created"),
+        ("failed, one name", "-created"),
+        ("completed and failed", "-created"),
+        ("a tag of many, failed", "-created"),
+        ("failed with a text that is nowhere", "-created"),
+    ]
+    counted = ["all", "pending", "completed", "failed", "one name", "created in one hour", "a tag of many, failed"]
     few = JobFilter(status=[JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.FAILED])
     return [
-        *pages,
-        (f"page {_DEEP}, -created", partial(_deep, jobs, "-created")),
-        (f"page {_DEEP}, -updated, completed", partial(_deep, jobs, "-updated", JobFilter(status=JobStatus.COMPLETED))),
         *((f"page, {words}", partial(jobs.page, filter_)) for words, filter_ in filters.items()),
-        ("page, pending, due", partial(jobs.page, JobFilter(status=JobStatus.PENDING), order="due")),
-        ("page, completed, -updated", partial(jobs.page, JobFilter(status=JobStatus.COMPLETED), order="-updated")),
-        ("count", jobs.count),
-        *((f"count, {words}", partial(jobs.count, filter_, timeout=60)) for words, filter_ in filters.items()),
-        ("stats", partial(jobs.stats, timeout=60)),
+        *((f"page, {words}, {order}", partial(jobs.page, filters[words], order=order)) for words, order in ordered),
+        *((f"page {_DEEP}, {words}", partial(_deep, jobs, filters[words])) for words in ("all", "completed", "failed")),
+        (f"page {_DEEP}, completed, -created", partial(_deep, jobs, filters["completed"], "-created")),
+        (
+            "list, failed with a text that is nowhere",
+            partial(_found, jobs, filters["failed with a text that is nowhere"]),
+        ),
+        *((f"count to 10,000, {words}", partial(jobs.count, filters[words], limit=10_000)) for words in counted),
+        *((f"count, {words}", partial(jobs.count, filters[words], timeout=60)) for words in counted),
+        ("stats", jobs.stats),
         ("stats, pending, processing, failed", partial(jobs.stats, few)),
         ("stats, one name", partial(jobs.stats, JobFilter(name=name))),
+        ("stats, a tag of many", partial(jobs.stats, filters["a tag of many"])),
+        ("stats, a text that is nowhere", partial(jobs.stats, filters["a text that is nowhere"])),
+        ("stats, exact", partial(jobs.stats, limit=None, timeout=60)),
     ]
 
 
-async def _deep(jobs: Jobs, order: JobOrder, filter_: JobFilter = _ALL) -> Page:
+async def _found(jobs: Jobs, filter_: JobFilter) -> int:
+    return len(await jobs.find(filter_, limit=50))
+
+
+async def _deep(jobs: Jobs, filter_: JobFilter, order: JobOrder | None = None) -> Page:
     """A page far from the first; only this one is measured."""
     page = await jobs.page(filter_, order=order)
     for _ in range(_DEEP - 2):
@@ -152,6 +180,7 @@ async def ask(database: AsyncDatabase[Document], question: Question) -> Row:
     return {
         "question": words,
         "server ms": sum(cost.milliseconds for cost in costs),
+        "longest": max((cost.milliseconds for cost in costs), default=0),
         "commands": len(costs),
         "keys": sum(cost.keys for cost in costs),
         "documents": sum(cost.documents for cost in costs),

@@ -10,7 +10,7 @@ from monque._store.fleet import Fleet
 from monque._store.jobs import BulkResult, Jobs
 from monque._store.looking import Found
 from monque._store.paging import JobOrder, Page
-from monque._store.stats import Durations, JobStats
+from monque._store.stats import Durations, JobCount, JobStats
 from monque._store.watching import JobChange, Watch
 from monque._threads import call_in_thread
 from monque.diagnosis import Diagnosis, Finding, IndexFix, Severity
@@ -114,6 +114,7 @@ __all__ = [
     "JobCancelledEvent",
     "JobChange",
     "JobCompleteEvent",
+    "JobCount",
     "JobDeletedEvent",
     "JobDocumentError",
     "JobErrorEvent",

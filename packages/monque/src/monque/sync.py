@@ -64,7 +64,7 @@ class Jobs(Face[_jobs.Jobs]):
         self,
         filter: JobFilter = JobFilter(),  # noqa: A002, B008  what it is; it is frozen
         *,
-        order: JobOrder = "-created",
+        order: JobOrder | None = None,
         limit: int | None = None,
         timeout: Duration = 10,
     ) -> list[Job[Any]]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bson import ObjectId
 
+from monque import AggregationTimeoutError, Jobs
 from monque.cli._app import run
+from monque.cli._jobs import changing
 from monque.cli._jobs.showing import describe
 from monque.job import JobFailure, JobStatus, LogLine, Progress, make_job
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 HOUR = timedelta(hours=1)
+NOWHERE = "mongodb://127.0.0.1:1"
 NO_JOB = "6b082f1ba07fefd79cb85698"
 
 
@@ -211,6 +214,8 @@ def test_list(monque: Callable[..., Any], enqueue: Callable[..., str]) -> None:
     assert ids() == [report, later, mail]
     assert ids("--order", "created", "--limit", "2") == [mail, later]
     assert ids("--status", "pending", "--order", "-due") == [later, mail]
+    assert ids("--status", "pending") == [mail, later]
+    assert ids("--status", "cancelled", "--order", "updated") == [report]
     assert ids("--name", "mail") == [later, mail]
     assert ids("--name", "mail", "--name", "report", "--status", "cancelled", "--status", "failed") == [report]
     assert ids("--tag", "a", "--tag", "b") == [mail]
@@ -281,6 +286,9 @@ def test_a_collection_that_nobody_has_worked_on(
     [
         (("--status", "lost"), "lost"),
         (("--order", "size"), "size"),
+        # Nobody listens there: it is said before.
+        (("--order", "due", "--uri", NOWHERE), "a filter for pending jobs alone"),
+        (("--order", "-updated", "--status", "pending", "--uri", NOWHERE), "not for pending jobs"),
         (("--limit", "0"), "--limit"),
         (("--key", "k"), "a name beside it"),
         (("--created-from", "then"), "expected a time such as now"),
@@ -461,6 +469,25 @@ def test_somebody_at_a_terminal_is_asked(
     assert status_of(monque_database) == ["pending" if code else "cancelled"] * 2
     monkeypatch.setattr(sys, "stdin", keyboard("never read"))
     assert monque("jobs", "cancel", "--name", "mail", "--yes")[2] == ""
+
+
+def test_many_are_not_counted_to_the_end_to_ask(
+    monque: Callable[..., Any], enqueue: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        enqueue("mail")
+    monkeypatch.setattr(changing, "_COUNTED", 2)
+    monkeypatch.setattr(sys, "stdin", keyboard("n\n"))
+    assert monque("jobs", "cancel", "--name", "mail")[2].startswith("Cancel what can be of more than 2 jobs? [y/N] ")
+
+    async def take_long(*_: object, limit: int, timeout: float) -> int:
+        raise AggregationTimeoutError(timeout)
+
+    monkeypatch.setattr(Jobs, "count", take_long)
+    monkeypatch.setattr(sys, "stdin", keyboard("y\n"))
+    code, out, err = monque("jobs", "cancel", "--error", "no answer")
+    assert (code, out) == (0, "0 jobs cancelled\n")
+    assert err.startswith("Cancel what can be of an unknown number of jobs? [y/N] ")
 
 
 def test_ctrl_c_at_the_question(

@@ -9,13 +9,13 @@ import pytest
 from bson import ObjectId
 from rich.console import Console
 
-from monque import Durations, Instance, JobChange, JobStats, JobStatus, MonqueError, Pause, RunningJob
+from monque import Durations, Instance, JobChange, JobCount, JobStats, JobStatus, MonqueError, Pause, RunningJob
 from monque.cli import stats as stats_module
 from monque.cli import top
 from monque.cli._app import run
 from monque.cli._jobs.looking import _told
 from monque.cli._options import ANY
-from monque.cli._output import Output
+from monque.cli._output import Output, table
 from monque.errors import JobDocumentError
 
 if TYPE_CHECKING:
@@ -64,16 +64,52 @@ def test_stats_of_runs() -> None:
     assert stats_module.facts(_stats())["names"] == {"": {"pending": 1}}
 
 
+def test_stats_of_more_than_were_counted() -> None:
+    many, all_ = JobCount(10_000, at_least=True), JobCount(10_001, at_least=True)
+    stats = _stats(
+        statuses={JobStatus.PENDING: JobCount(1), JobStatus.COMPLETED: all_},
+        names={"mail": {JobStatus.COMPLETED: many}, "report": {JobStatus.COMPLETED: JobCount(1)}},
+        created=many,
+        ended={JobStatus.COMPLETED: many, JobStatus.FAILED: JobCount(2)},
+    )
+    assert "in the last 1h: 10,000+ enqueued, 10,000+ completed, 2 failed" in list(stats_module.lines(stats))
+    facts = stats_module.facts(stats)
+    assert (facts["names"]["mail"], facts["limit"]) == ({"completed": 10_000}, 10_000)
+    expected = {"statuses": ["completed"], "names": {"mail": ["completed"]}, "created": True, "ended": ["completed"]}
+    assert facts["at_least"] == expected
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(table(stats_module.COLUMNS, stats_module.rows(stats)))
+    said = captured.get()
+    assert re.search(r"mail +0 +0 +10,000\+ +0 +0", said)
+    assert re.search(r"all +1 +0 +10,001\+ +0 +0", said)
+
+
+def test_lines_for_scripts_tell_too(capsys: Any) -> None:
+    Output(as_json=False).table(("name", "completed"), [("mail", JobCount(10_000, at_least=True)), ("x", JobCount(5))])
+    assert capsys.readouterr().out == "mail\t10000+\nx\t5\n"
+
+
+@pytest.mark.usefixtures("jobs")
+def test_stats_count_all_if_they_are_to_be_exact(monque: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = monque("stats", "--exact", "--json")
+    figures = json.loads(out)
+    assert (code, figures["statuses"]["pending"], "limit" in figures) == (0, 2, False)
+    assert json.loads(monque("stats", "--json")[1])["limit"] == 10_000
+
+
 def _stats(**more: Any) -> JobStats:
+    one = {JobStatus.PENDING: JobCount(1)}
     facts: dict[str, Any] = {
         "at": NOW,
         "window": 3600.0,
-        "statuses": {JobStatus.PENDING: 1},
-        "names": {None: {JobStatus.PENDING: 1}},
+        "limit": 10_000,
+        "statuses": one,
+        "names": {None: one},
         "oldest_wait": 5.0,
         "longest_run": 0.0,
-        "created": 1,
-        "ended": {JobStatus.FAILED: 2},
+        "created": JobCount(1),
+        "ended": {JobStatus.FAILED: JobCount(2)},
         "runs": None,
         "waits": None,
     }

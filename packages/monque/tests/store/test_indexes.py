@@ -209,7 +209,6 @@ async def test_connecting_creates_what_is_missing(monque_uri: str, monque_databa
         indexes.UNIQUE,
         indexes.ENDED_AT,
         indexes.CREATED,
-        indexes.UNDONE,
         indexes.KEY,
         indexes.TAGS,
     }
@@ -246,14 +245,13 @@ async def test_a_job_is_in_the_indexes_of_its_status_only(
         [stored(status, priority=1, uniqueKey=status, tags=["a", "b"]) for status in JobStatus]
     )
     found: dict[str, set[str]] = {}
-    for name in (indexes.CLAIM, indexes.URGENT, indexes.LEASE, indexes.ENDED_AT, indexes.UNDONE):
+    for name in (indexes.CLAIM, indexes.URGENT, indexes.LEASE, indexes.ENDED_AT):
         found[name] = await _indexed(collection, name)
     assert found == {
         indexes.CLAIM: {"pending"},
         indexes.URGENT: {"pending"},
         indexes.LEASE: {"processing"},
         indexes.ENDED_AT: {"completed", "failed", "cancelled"},
-        indexes.UNDONE: {"failed", "cancelled"},
     }
     keys = monque_database.command("validate", "monque_jobs")["keysPerIndex"]
     assert keys == {
@@ -264,7 +262,6 @@ async def test_a_job_is_in_the_indexes_of_its_status_only(
         "monque_unique": 2,
         "monque_ended": 3,
         "monque_created": 5,
-        "monque_undone": 2,
         "monque_key": 5,
         "monque_tags": 10,
     }

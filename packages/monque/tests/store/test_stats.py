@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +15,32 @@ from monque import (
     Durations,
     InvalidArgumentError,
     Job,
+    JobCount,
     JobFilter,
     JobStats,
     JobStatus,
     Monque,
 )
+from monque._store import reading
+from monque._store import stats as stats_module
 from monque.testing import eventually
 
-from .support import FUTURE, PAST, stored
+from .support import FUTURE, PAST, explain, statements, stored
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
     from pymongo.asynchronous.database import AsyncDatabase
     from pymongo.collection import Collection
 
-    from .support import Commands, Document, Lab
+    from .support import Commands, Document, Lab, Plan
 
 COMPLETED, FAILED, CANCELLED = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
 PENDING, PROCESSING = JobStatus.PENDING, JobStatus.PROCESSING
+
+
+def at(minutes: float) -> datetime:
+    return PAST + timedelta(minutes=minutes)
 
 
 @pytest.fixture
@@ -62,10 +73,11 @@ async def test_jobs_are_counted_by_status_and_name(monque: Monque, raw: Collecti
 
 async def test_without_jobs_there_is_nothing_to_say(monque: Monque, now: datetime) -> None:
     stats = await monque.jobs.stats(window=timedelta(minutes=1))
-    nothing = dict.fromkeys(JobStatus, 0)
-    ended: dict[JobStatus, int] = dict.fromkeys((COMPLETED, FAILED, CANCELLED), 0)
+    zero = JobCount(0)
+    nothing = dict.fromkeys(JobStatus, zero)
+    ended: dict[JobStatus, JobCount] = dict.fromkeys((COMPLETED, FAILED, CANCELLED), zero)
     assert abs(stats.at - now) < timedelta(minutes=1)
-    assert stats == JobStats(stats.at, 60.0, nothing, {}, 0.0, 0.0, 0, ended, None, None)
+    assert stats == JobStats(stats.at, 60.0, 10_000, nothing, {}, 0.0, 0.0, zero, ended, None, None)
     assert (stats.created_rate, stats.ended_rate) == (0, 0)
 
 
@@ -198,19 +210,179 @@ async def test_a_large_history_is_ended_in_time_for_real(monque: Monque, raw: Co
         await monque.jobs.stats(timeout=0.001)
 
 
-async def test_no_job_that_has_ended_is_read_to_be_counted(
+# --- where counting stops -------------------------------------------------------------------------------------------
+
+
+def test_a_count_is_a_number() -> None:
+    count = JobCount(10_000, at_least=True)
+    assert (count, count + 1, f"{count:,}") == (10_000, 10_001, "10,000")
+    for copied in (copy.copy(count), pickle.loads(pickle.dumps(count))):  # noqa: S301  our own
+        assert (copied, copied.at_least) == (count, True)
+    assert not JobCount(3).at_least
+
+
+def unfinished(stats: JobStats) -> dict[str | None, set[JobStatus]]:
+    """What there may be more of: of which statuses for each name, and in all."""
+    rows: dict[str | None, Mapping[JobStatus, JobCount]] = {**stats.names, "all": stats.statuses}
+    found = {name: {status for status, count in counts.items() if count.at_least} for name, counts in rows.items()}
+    return {name: statuses for name, statuses in found.items() if statuses}
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "by name"])
+def few_keys(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether there are more keys than are counted at once."""
+    if request.param:
+        monkeypatch.setattr(stats_module, "_MOST_KEYS", 2)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("few_keys")
+@pytest.mark.parametrize("names", [None, ["a", "b", "nobody"]], ids=["all", "some"])
+async def test_counting_stops_at_the_limit(monque: Monque, raw: Collection[Document], names: Any) -> None:
+    raw.insert_many(
+        stored(status, name=name)
+        for status in ("pending", "completed", "failed")
+        for name, number in (("a", 4), ("b", 3), ("c", 2))
+        for _ in range(number)
+    )
+    stats = await monque.jobs.stats(JobFilter(name=names), limit=3)
+    three = dict.fromkeys((PENDING, COMPLETED, FAILED), 3)
+    two = {} if names else {"c": dict.fromkeys(three, 2)}
+    assert stats.limit == 3
+    assert stats.names == {"a": three, "b": three, **two}
+    assert stats.statuses[COMPLETED] == sum(counts[COMPLETED] for counts in stats.names.values())
+    assert unfinished(stats) == {"a": set(three), "all": set(three)}
+
+    for limit in (None, 4):
+        stats = await monque.jobs.stats(JobFilter(name=names), limit=limit)
+        assert [counts[PENDING] for counts in stats.names.values()] == ([4, 3] if names else [4, 3, 2])
+        assert [counts[FAILED] for counts in stats.names.values()] == ([4, 3] if names else [4, 3, 2])
+        assert unfinished(stats) == {}
+
+
+async def test_of_jobs_that_have_to_be_read_so_many_are(monque: Monque, raw: Collection[Document]) -> None:
+    raw.insert_many(stored(status, tags=["t"]) for status in ("pending", "failed", "failed", "failed"))
+    raw.insert_many(stored("failed", name="z", failReason="no answer", updatedAt=at(number)) for number in range(3))
+    raw.insert_many(stored("processing", name="b", lockedAt=at(number)) for number in range(3))
+    stats = await monque.jobs.stats(JobFilter(tags="t"), limit=2)
+    assert stats.statuses[PENDING] + stats.statuses[FAILED] == 2
+    assert unfinished(stats)["all"] == set(JobStatus)
+    assert unfinished(await monque.jobs.stats(JobFilter(tags="t"), limit=4)) == {}
+
+    stats = await monque.jobs.stats(JobFilter(error="ANSWER"), limit=2)
+    assert (stats.statuses[FAILED], stats.statuses[FAILED].at_least) == (0, True)
+    stats = await monque.jobs.stats(JobFilter(error="ANSWER"), limit=6)
+    assert (stats.statuses[FAILED], stats.statuses[FAILED].at_least) == (3, False)
+    assert (await monque.jobs.stats(JobFilter(error="ANSWER"), limit=None)).statuses[FAILED] == 3
+
+    stats = await monque.jobs.stats(limit=2)
+    assert (stats.statuses[PROCESSING], stats.statuses[PROCESSING].at_least) == (2, True)
+    stats = await monque.jobs.stats(JobFilter(name="b"), limit=3)
+    assert (stats.statuses[PROCESSING], stats.statuses[PROCESSING].at_least) == (3, False)
+
+
+@pytest.mark.usefixtures("few_keys")
+async def test_no_more_than_so_many_names_are_told(
+    monque: Monque, raw: Collection[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats_module, "_MOST_NAMES", 2)
+    raw.insert_many(stored(status, name=name) for status in ("pending", "completed", "processing") for name in "abbc")
+    stats = await monque.jobs.stats()
+    assert len(stats.names) <= 3
+    assert all(sum(status in counts for counts in stats.names.values()) == 2 for status in (PENDING, COMPLETED))
+    assert unfinished(stats) == {"all": {PENDING, COMPLETED, PROCESSING}}
+    stats = await monque.jobs.stats(limit=None)
+    assert (len(stats.names), stats.statuses[PENDING]) == (3, 4)
+    assert unfinished(stats) == {}
+
+
+async def test_in_the_window_counting_stops_too(
+    monque: Monque, raw: Collection[Document], now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recently = now - timedelta(minutes=5)
+    raw.insert_many(
+        stored("failed", createdAt=recently, updatedAt=recently, failReason=f"no {number}") for number in range(4)
+    )
+    monkeypatch.setattr(stats_module, "_MOST_KEYS", 3)
+    monkeypatch.setattr(reading, "MOST_EXAMINED", 1)
+    stats = await monque.jobs.stats()
+    assert (stats.created, stats.created.at_least) == (3, True)
+    assert (stats.ended[FAILED], stats.ended[FAILED].at_least) == (3, True)
+    assert (stats.ended[COMPLETED], stats.ended[COMPLETED].at_least) == (0, False)
+    stats = await monque.jobs.stats(limit=None)
+    assert (stats.created, stats.created.at_least) == (4, False)
+
+    # Where jobs have to be read, it stops at the limit.
+    stats = await monque.jobs.stats(JobFilter(error="no"), limit=2)
+    assert (stats.created, stats.created.at_least, stats.ended[FAILED]) == (2, True, 2)
+    stats = await monque.jobs.stats(JobFilter(error="no 3"), limit=4)
+    assert (stats.created, stats.created.at_least, stats.ended[FAILED]) == (1, False, 1)
+    stats = await monque.jobs.stats(JobFilter(error="else"), limit=4)
+    assert (stats.created, stats.ended[FAILED]) == (0, 0)
+
+    # Where there are few, all are read.
+    monkeypatch.setattr(reading, "MOST_EXAMINED", 10)
+    stats = await monque.jobs.stats(JobFilter(error="no"), limit=2)
+    assert (stats.created, stats.created.at_least) == (4, False)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.0, "1", True])
+async def test_a_limit_that_makes_no_sense_is_refused(monque: Monque, limit: Any) -> None:
+    for call in (monque.jobs.stats, monque.jobs.count):
+        with pytest.raises(InvalidArgumentError, match="limit: expected a whole number from 1, got"):
+            await call(limit=limit)
+
+
+# --- cost -----------------------------------------------------------------------------------------------------------
+
+NAMES = [f"name-{number}" for number in range(20)]
+
+
+async def _plans_of(
+    raw: Collection[Document], commands: Commands, asking: Awaitable[JobStats]
+) -> tuple[JobStats, list[Plan]]:
+    plans: list[Plan] = []
+    commands.before = lambda command: plans.extend(explain(raw.database, one) for one in statements(command))
+    stats = await asking
+    commands.before = None
+    assert all("COLLSCAN" not in plan.stages for plan in plans)
+    return stats, plans
+
+
+async def test_no_job_that_has_ended_or_waits_is_read_to_be_counted(
     monque: Monque, raw: Collection[Document], commands: Commands
 ) -> None:
-    from .support import explain, statements
-
-    raw.insert_many(stored("completed", name=f"name-{number % 20}") for number in range(5000))
+    raw.insert_many(stored("completed", name=NAMES[number % 20]) for number in range(5000))
     raw.insert_many(stored("failed") for _ in range(10))
-    plans: list[Any] = []
-    commands.before = lambda command: plans.extend(explain(raw.database, one) for one in statements(command))
-    stats = await monque.jobs.stats()
-    commands.before = None
-    assert stats.statuses[COMPLETED] == 5000
-    assert all("COLLSCAN" not in plan.stages for plan in plans)
-    # Each once for its name and status; a few keys for each name in the window, and to find the names.
-    assert sum(plan.keys for plan in plans) <= 5010 + 20 * 20
-    assert sum(plan.documents for plan in plans) == 0
+    raw.insert_many(stored(name=NAMES[number % 20], nextRunAt=FUTURE) for number in range(1000))
+    stats, plans = await _plans_of(raw, commands, monque.jobs.stats())
+    assert (stats.statuses[COMPLETED], stats.statuses[PENDING]) == (5000, 1000)
+    # Each twice for its name and status; a few keys for each name in the window, and to find the names; one that waits.
+    assert sum(plan.keys for plan in plans) <= 2 * 6010 + 20 * 20
+    assert sum(plan.documents for plan in plans) <= 1
+    stats, plans = await _plans_of(raw, commands, monque.jobs.stats(limit=None))
+    assert (stats.statuses[COMPLETED], stats.statuses[PENDING]) == (5000, 1000)
+    assert sum(plan.keys for plan in plans) <= 6010 + 20 * 20
+    assert sum(plan.documents for plan in plans) <= 1
+
+
+async def test_statistics_have_a_price_whatever_there_is(
+    monque: Monque, raw: Collection[Document], commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats_module, "_MOST_KEYS", 100)
+    monkeypatch.setattr(reading, "MOST_EXAMINED", 100)
+    now = datetime.now(UTC)
+    for status in ("completed", "failed", "cancelled", "pending", "processing"):
+        raw.insert_many(
+            stored(status, name=NAMES[number % 20], createdAt=now, updatedAt=now, tags=["t"]) for number in range(1000)
+        )
+    around = 8 * 100 + 20 * 20
+    stats, plans = await _plans_of(raw, commands, monque.jobs.stats(limit=10))
+    assert stats.statuses[COMPLETED] == 200
+    # Of the latest runs 1,000 are read in any case; for what waits, the jobs are read that are counted.
+    assert sum(plan.keys for plan in plans) <= 4 * 20 * 11 + 1000 + around
+    assert sum(plan.documents for plan in plans) <= 20 * 11 + 30 + 1000
+    for filter_ in (JobFilter(error="no"), JobFilter(tags="t"), JobFilter(due_from=PAST, error="no")):
+        _, plans = await _plans_of(raw, commands, monque.jobs.stats(filter_, limit=10))
+        assert sum(plan.keys for plan in plans) <= 1000 + 2 * around
+        assert sum(plan.documents for plan in plans) <= 1000

@@ -36,15 +36,15 @@ class JobFilter:
         status: One status, or several.
         ids: Job ids, as ObjectIds or their 24 hexadecimal digits; an empty collection means no job at all.
         unique_key: The key they were enqueued with; it needs `name` beside it, since a key belongs to a name.
-        tags: A tag, or several, of which they have all.
+        tags: A tag, or several, of which they have all; the first one is looked up, so the rarest had better be it.
         created_from: They were enqueued then or later; an aware datetime, like all times here.
         created_until: They were enqueued before.
         updated_from: Their state changed last then or later.
         updated_until: Their state changed last before.
         due_from: They are due then or later, or were.
         due_until: They are due before, or were.
-        error: Text that is somewhere in `fail_reason`, whatever the case of its letters. No index helps with that: all
-            jobs to which the rest applies are read.
+        error: Text that is somewhere in `fail_reason`, whatever the case of its letters. No index helps with that:
+            the jobs to which the rest applies are read, some thousands at a time.
 
     Raises:
         InvalidArgumentError: One of them makes no sense.

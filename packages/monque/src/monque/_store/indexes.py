@@ -12,7 +12,6 @@ For people:
 
 monque_ended    what has ended, by when: written once, when a job is settled
 monque_created  all jobs, by when they were made: written once, when they are
-monque_undone   the failed and cancelled ones, by when they were made: a job that completes is never in it
 monque_key      jobs with a unique key, whatever their status
 monque_tags     jobs with tags
 """
@@ -41,7 +40,6 @@ UNIQUE = "monque_unique"
 EXPIRY = "monque_expiry"
 ENDED_AT = "monque_ended"
 CREATED = "monque_created"
-UNDONE = "monque_undone"
 KEY = "monque_key"
 TAGS = "monque_tags"
 
@@ -63,6 +61,11 @@ RETIRED = [
         [("status", ASCENDING), ("name", ASCENDING), ("updatedAt", ASCENDING)],
         name="monque_settled",
         partialFilterExpression={"status": {"$in": ENDED}},
+    ),
+    IndexModel(
+        [("status", ASCENDING), ("name", ASCENDING), ("createdAt", ASCENDING), ("_id", ASCENDING)],
+        name="monque_undone",
+        partialFilterExpression={"status": {"$in": ENDED[1:]}},
     ),
 ]
 
@@ -87,7 +90,6 @@ def models() -> list[IndexModel]:
         ),
         _index(ENDED_AT, "status", "name", "updatedAt", "_id", only={"status": {"$in": ENDED}}),
         _index(CREATED, "name", "createdAt", "_id"),
-        _index(UNDONE, "status", "name", "createdAt", "_id", only={"status": {"$in": ENDED[1:]}}),
         _index(KEY, *UNIQUE_FIELDS, "createdAt", "_id", only={"uniqueKey": {"$exists": True}}),
         _index(TAGS, "tags", "createdAt", "_id", only={"tags": {"$exists": True}}),
     ]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from monque._store.core import EVERYTHING, PATIENCE, Core
 from monque._store.errors import Deadline, driver_errors
 from monque._store.filters import JobFilter, check_filter, object_id
-from monque._store.paging import LARGEST_PAGE, JobOrder, Page, Place, check_order, check_size, read_cursor, write_cursor
+from monque._store.paging import (
+    LARGEST_PAGE,
+    JobOrder,
+    Page,
+    Place,
+    check_limit,
+    check_order,
+    check_size,
+    read_cursor,
+    write_cursor,
+)
 from monque._store.reading import Slice, read
 from monque.errors import InvalidArgumentError, JobDocumentError
 from monque.job import Job, from_document
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
     from bson import ObjectId
 
     from monque._store.paging import Order
-    from monque._store.reading import Reader, Row
+    from monque._store.reading import Reader
 
 __all__ = ["Found"]
 
@@ -59,19 +70,18 @@ class Found:
     async def __aiter__(self) -> AsyncGenerator[Job[Any]]:
         self.unreadable.clear()
         place, missing = None, self._limit
-        while missing is None or missing > 0:
+        while True:
             number = _CHUNK if missing is None else min(missing, _CHUNK)
             deadline = Deadline(self._timeout)
             with deadline.errors("find the jobs"):
-                rows = await self._reader.rows(Slice(self._filter, self._order, number, place), deadline)
+                rows, place = await self._reader.stretch(Slice(self._filter, self._order, number, place), deadline)
             jobs, unreadable = read(rows)
             self.unreadable.update(unreadable)
             for job in jobs:
                 yield job
-            if len(rows) < number:
-                return
-            place = Place(rows[-1].time, rows[-1].id)
             missing = None if missing is None else missing - len(rows)
+            if place is None or missing == 0:
+                return
 
 
 class Looking(Core):
@@ -152,7 +162,7 @@ class Looking(Core):
         self,
         filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
-        order: JobOrder = "-created",
+        order: JobOrder | None = None,
         limit: int | None = None,
         timeout: Duration = PATIENCE,
     ) -> Found:
@@ -163,9 +173,12 @@ class Looking(Core):
 
         Args:
             filter: Which jobs; all if it is left out.
-            order: By which time they are sorted; with a minus the latest come first. `due` is for pending jobs alone.
+            order: By which time they are sorted; with a minus the latest come first. `due` is for pending jobs alone,
+                and `updated` for filters by status without pending jobs. None is what fits the filter: `due` for
+                pending jobs, `-updated` for those that are processing or have ended, otherwise `-created`.
             limit: How many at most.
-            timeout: How long it may take to find the next 500, as a timedelta or in seconds.
+            timeout: How long one step may take, as a timedelta or in seconds. A step ends with 500 jobs, or when some
+                5,000 were read of which fewer are wanted; where few of many are, there may be any number of steps.
 
         Returns:
             The jobs, to be awaited or iterated over; only that asks the database.
@@ -193,14 +206,13 @@ class Looking(Core):
         """
         check_filter(filter)
         Deadline(timeout)
-        limit = None if limit is None else check_size("limit", limit)
-        return Found(self._reader, filter, check_order(order, filter), limit, timeout)
+        return Found(self._reader, filter, check_order(order, filter), check_limit(limit), timeout)
 
     async def page(
         self,
         filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
         *,
-        order: JobOrder = "-created",
+        order: JobOrder | None = None,
         size: int = 50,
         cursor: str | None = None,
         timeout: Duration = PATIENCE,
@@ -213,9 +225,14 @@ class Looking(Core):
         Sorted by `due` a job that is retried, snoozed or rescheduled moves likewise. One that no longer matches the
         filter is gone.
 
+        Where no index answers the whole filter, a page comes of some 5,000 jobs that are read at most: then it may
+        have fewer jobs than `size`, or none, and `next` leads on all the same. Only where `next` is None is the end.
+
         Args:
             filter: Which jobs; all if it is left out.
-            order: By which time they are sorted; with a minus the latest come first. `due` is for pending jobs alone.
+            order: By which time they are sorted; with a minus the latest come first. `due` is for pending jobs alone,
+                and `updated` for filters by status without pending jobs. None is what fits the filter: `due` for
+                pending jobs, `-updated` for those that are processing or have ended, otherwise `-created`.
             size: How many at most, 1 to 1,000.
             cursor: `next` or `previous` of another page with this filter and order.
             timeout: How long it may take, as a timedelta or in seconds.
@@ -251,22 +268,24 @@ class Looking(Core):
         deadline = Deadline(timeout)
         with deadline.errors("get a page of jobs"):
             way = direction.reversed() if backward else direction
-            rows = await self._reader.rows(Slice(filter, way, number + 1, place), deadline)
-        goes_on = len(rows) > number
-        rows = rows[:number][::-1] if backward else rows[:number]
-        before = after = None
-        if rows:
-            before = _before(rows[0]) if (goes_on if backward else place is not None) else None
-            after = _after(rows[-1]) if (backward or goes_on) else None
-        elif place is not None:
-            # Whatever was there is gone: the way leads back to where it came from.
-            turned = Place(place.time, place.job, not backward, not place.inclusive)
-            before, after = (None, turned) if backward else (turned, None)
-        jobs, unreadable = read(rows)
+            rows, end = await self._reader.stretch(Slice(filter, way, number + 1, place), deadline)
+        if len(rows) > number:
+            rows = rows[:number]
+            end = Place(rows[-1].time, rows[-1].id)
+        onward = None if end is None else replace(end, backward=backward)
+        back = None if place is None else place.turned()
+        after, before = (back, onward) if backward else (onward, back)
+        jobs, unreadable = read(rows[::-1] if backward else rows)
         cursors = [None if one is None else write_cursor(one, direction, filter) for one in (after, before)]
         return Page(jobs, cursors[0], cursors[1], unreadable)
 
-    async def count(self, filter: JobFilter = EVERYTHING, *, timeout: Duration = PATIENCE) -> int:  # noqa: A002
+    async def count(
+        self,
+        filter: JobFilter = EVERYTHING,  # noqa: A002  what it is
+        *,
+        limit: int | None = None,
+        timeout: Duration = PATIENCE,
+    ) -> int:
         """How many jobs there are.
 
         Without a filter it is what the server has in its books, which costs nothing. Otherwise keys of an index are
@@ -274,6 +293,7 @@ class Looking(Core):
 
         Args:
             filter: Which jobs; all if it is left out.
+            limit: Where counting stops: that many means that many or more.
             timeout: How long it may take, as a timedelta or in seconds.
 
         Returns:
@@ -295,14 +315,7 @@ class Looking(Core):
             3 2
         """
         check_filter(filter)
+        limit = check_limit(limit)
         deadline = Deadline(timeout)
         with deadline.errors("count the jobs"):
-            return await self._reader.count(filter, deadline)
-
-
-def _before(row: Row) -> Place:
-    return Place(row.time, row.id, backward=True)
-
-
-def _after(row: Row) -> Place:
-    return Place(row.time, row.id)
+            return await self._reader.count(filter, limit, deadline)

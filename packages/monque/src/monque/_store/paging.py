@@ -15,6 +15,8 @@ from monque.errors import InvalidArgumentError, InvalidCursorError, JobDocumentE
 from monque.job import JobStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from monque._store.filters import Document, JobFilter
     from monque.job import Job
 
@@ -35,7 +37,8 @@ class Page:
 
     Attributes:
         jobs: The jobs.
-        next: The cursor of the page after this one; None if there was none.
+        next: The cursor of the page after this one; None if there was none. While there is one, there may be more jobs,
+            also if this page has fewer than were asked for, or none.
         previous: The cursor of the page before this one; None at the beginning.
         unreadable: What is on this page, too, but cannot be read as a job: why, by id.
     """
@@ -84,17 +87,34 @@ class Place:
     backward: bool = False
     inclusive: bool = False
 
+    def turned(self) -> Place:
+        """The same place on the way back."""
+        return replace(self, backward=not self.backward, inclusive=not self.inclusive)
+
 
 def check_order(order: object, filter: JobFilter) -> Order:  # noqa: A002  what it is
-    """Read a sort order that fits a filter."""
+    """Read a sort order that fits a filter; None is the one that an index gives by itself."""
+    wanted = statuses(filter)
+    if order is None:
+        return _natural(wanted)
     if order not in _ORDERS:
-        raise InvalidArgumentError("order", order, "one of " + ", ".join(map(repr, _ORDERS)))
+        raise InvalidArgumentError("order", order, "None, or one of " + ", ".join(map(repr, _ORDERS)))
     text = str(order)
-    if "due" in text and statuses(filter) != [JobStatus.PENDING]:
+    if "due" in text and wanted != [JobStatus.PENDING]:
         # Of the others it would say when they were due, and an index of all jobs is dear.
-        expected = "'created' or 'updated'; or, beside it, a filter for pending jobs alone, with status='pending'"
+        expected = "another one; or, beside it, a filter for pending jobs alone, with status='pending'"
+        raise InvalidArgumentError("order", order, expected)
+    if "updated" in text and (wanted is None or JobStatus.PENDING in wanted):
+        # Each claim would have to write to an index of pending jobs by that time.
+        expected = "another one; or, beside it, a filter by status, but not for pending jobs, such as status='failed'"
         raise InvalidArgumentError("order", order, expected)
     return Order(text.removeprefix("-"), text.startswith("-"))
+
+
+def _natural(wanted: Sequence[JobStatus] | None) -> Order:
+    if wanted == [JobStatus.PENDING]:
+        return Order("due", descending=False)
+    return Order("updated" if wanted and JobStatus.PENDING not in wanted else "created", descending=True)
 
 
 def check_size(argument: str, size: object, largest: int | None = None) -> int:
@@ -102,6 +122,11 @@ def check_size(argument: str, size: object, largest: int | None = None) -> int:
     if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= (largest or size):
         return size
     raise InvalidArgumentError(argument, size, "a whole number from 1" + (f" to {largest:,}" if largest else ""))
+
+
+def check_limit(limit: object) -> int | None:
+    """Refuse what is no number of jobs to stop at."""
+    return None if limit is None else check_size("limit", limit)
 
 
 def write_cursor(place: Place, order: Order, filter: JobFilter) -> str:  # noqa: A002  what it is

@@ -6,10 +6,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from monque._store import indexes
-from monque._store.filters import JobFilter, only, statuses
+from monque._store.filters import Document, JobFilter, job_names, statuses
 from monque._store.paging import Order
 from monque._store.plans import Scan, scans
 from monque._store.reading import Slice
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from monque._store.errors import Deadline
-    from monque._store.filters import Document
     from monque._store.reading import Reader
 
-__all__ = ["Durations", "JobStats"]
+__all__ = ["Durations", "JobCount", "JobStats"]
 
+# So many keys are counted at once, where names or times are told apart by keys alone: a tenth of a second.
+_MOST_KEYS = 100_000
+_MOST_NAMES = 1000
 # So many jobs, the latest that completed, say how long jobs take.
 SAMPLE = 1000
 _FIRST_DUE, _LATEST = Order("due", descending=False), Order("updated", descending=True)
+_NUMBER: Document = {"count": {"$sum": 1}}
+_LARGEST: Document = {"$sort": {"count": -1}}
 _TIME_FIELDS = {"nextRunAt": 1, "startedAt": 1, "updatedAt": 1}
 
 
@@ -53,6 +57,25 @@ class Durations:
     longest: float
 
 
+class JobCount(int):
+    """How many there are, a number like any other; or how many were counted before counting stopped.
+
+    Attributes:
+        at_least: Whether there may be more.
+
+    Example:
+        >>> JobCount(10_000, at_least=True) == 10_000
+        True
+    """
+
+    at_least: bool
+
+    def __new__(cls, number: int, *, at_least: bool = False) -> Self:
+        self = super().__new__(cls, number)
+        self.at_least = at_least
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class JobStats:
     """How things stand with jobs.
@@ -60,6 +83,7 @@ class JobStats:
     Attributes:
         at: When this was so, by the server's clock.
         window: How many seconds before that `created`, `ended`, `runs` and `waits` cover.
+        limit: No more than so many jobs of each name and status were counted; None if all were.
         statuses: How many jobs there are of each status.
         names: The same for each name. What has no text for a name is under None.
         oldest_wait: For how many seconds the job has been due that waits longest; 0 if none is due.
@@ -72,12 +96,13 @@ class JobStats:
 
     at: datetime
     window: float
-    statuses: Mapping[JobStatus, int]
-    names: Mapping[str | None, Mapping[JobStatus, int]]
+    limit: int | None
+    statuses: Mapping[JobStatus, JobCount]
+    names: Mapping[str | None, Mapping[JobStatus, JobCount]]
     oldest_wait: float
     longest_run: float
-    created: int
-    ended: Mapping[JobStatus, int]
+    created: JobCount
+    ended: Mapping[JobStatus, JobCount]
     runs: Durations | None
     waits: Durations | None
 
@@ -93,28 +118,39 @@ class JobStats:
 
 
 class Statistician:
-    """Makes statistics of the jobs of a filter, as they are now."""
+    """Makes statistics of the jobs of a filter, as they are now; without a limit, of all of them."""
 
-    def __init__(self, reader: Reader, filter: JobFilter, deadline: Deadline, now: datetime) -> None:  # noqa: A002
+    def __init__(
+        self,
+        reader: Reader,
+        filter: JobFilter,  # noqa: A002  what it is
+        limit: int | None,
+        deadline: Deadline,
+        now: datetime,
+    ) -> None:
         self._reader = reader
         self._filter = filter
+        self._limit = limit
         self._deadline = deadline
         self._now = now
         self._wanted = list(JobStatus) if (wanted := statuses(filter)) is None else wanted
-        self._names: defaultdict[str | None, dict[JobStatus, int]] = defaultdict(dict)
+        self._names: defaultdict[str | None, dict[JobStatus, JobCount]] = defaultdict(dict)
+        # Of these some names were left out, or some jobs not looked at.
+        self._unfinished: set[JobStatus] = set()
         self._longest_run = 0.0
 
     async def make(self, window: float) -> JobStats:
         """All of it."""
-        for status in self._wanted:
-            await self._count(status)
+        for scan in scans(replace(self._filter, status=self._wanted)):
+            await self._count(scan)
         begin = self._now - timedelta(seconds=window)
         ended = {s: await self._since("updated", begin, s) for s in self._wanted if s.value in indexes.ENDED}
         runs, waits = await self._durations(begin)
         return JobStats(
             at=self._now,
             window=window,
-            statuses={s: sum(counts.get(s, 0) for counts in self._names.values()) for s in self._wanted},
+            limit=self._limit,
+            statuses={status: self._all_of(status) for status in self._wanted},
             names=dict(sorted(self._names.items(), key=lambda item: (item[0] is not None, item[0] or ""))),
             oldest_wait=await self._oldest_wait(),
             longest_run=self._longest_run,
@@ -124,41 +160,106 @@ class Statistician:
             waits=waits,
         )
 
-    async def _count(self, status: JobStatus) -> None:
-        """Count the jobs of a status by name."""
-        filter_ = replace(self._filter, status=status)
-        rows: list[Document] = []
-        for scan in scans(filter_):
-            if scan.index == indexes.ENDED_AT and only(filter_, "name", "status"):
-                rows += await self._count_keys(scan)
-            else:
-                rows += await self._reader.aggregate(
-                    scan,
-                    [{"$group": {"_id": "$name", "count": {"$sum": 1}, "since": {"$min": "$lockedAt"}}}],
-                    self._deadline,
-                )
-        for row in rows:
-            name = row["_id"] if isinstance(row["_id"], str) else None
-            self._names[name][status] = self._names[name].get(status, 0) + int(row["count"])
+    def _all_of(self, status: JobStatus) -> JobCount:
+        counts = [counts[status] for counts in self._names.values() if status in counts]
+        return JobCount(sum(counts), at_least=status in self._unfinished or any(count.at_least for count in counts))
+
+    async def _count(self, scan: Scan) -> None:
+        """JobCount the jobs of a scan by name and status."""
+        if scan.rest or scan.index not in (indexes.CLAIM, indexes.ENDED_AT):
+            await self._count_read(scan)
+        elif await self._is_told_by_keys(scan):
+            await self._count_keys(scan)
+        else:
+            await self._count_each_name(scan)
+
+    async def _count_read(self, scan: Scan) -> None:
+        """Read jobs, no more than so many, and count those that are meant."""
+        some: list[Document] = [] if self._limit is None else [{"$limit": self._limit}]
+        rest: list[Document] = [{"$match": scan.rest}] if scan.rest else []
+        group = {"_id": {"name": "$name", "status": "$status"}, **_NUMBER, "since": {"$min": "$lockedAt"}}
+        read = await self._names_of(scan, [{"$match": scan.keys}, *some, *rest, {"$group": group}, _LARGEST])
+        number = 0 if self._limit is None else await self._number(scan.index, scan.keys, self._limit + 1)
+        is_cut = self._limit is not None and number > self._limit
+        if is_cut:
+            self._unfinished.update(_statuses(scan))
+        for row in read:
+            status = JobStatus(row["_id"]["status"])
+            self._add(row["_id"].get("name"), status, JobCount(row["count"], at_least=is_cut))
             if status is JobStatus.PROCESSING:
                 self._longest_run = max(self._longest_run, self._age(row["since"]))
 
-    async def _count_keys(self, scan: Scan) -> list[Document]:
-        """The same where keys alone tell: the server counts those of one name quicker than it tells names apart."""
-        names = await self._reader.aggregate(scan, [{"$group": {"_id": "$name"}}], self._deadline)
-        alone = [(row["_id"], Scan({**scan.query, "name": row["_id"]}, scan.index)) for row in names]
-        return [{"_id": name, "count": await self._reader.count_in(one, self._deadline)} for name, one in alone]
+    async def _is_told_by_keys(self, scan: Scan) -> bool:
+        """Whether the server had better go through all keys at once."""
+        is_pending = scan.index == indexes.CLAIM
+        if is_pending and scan.tally:
+            return False
+        if self._limit is None:
+            return is_pending
+        # Name by name it counts quicker what has ended, but would read what is pending.
+        most = _MOST_KEYS if is_pending else self._limit
+        return await self._number(scan.index, scan.tally, most + 1) <= most
 
-    async def _since(self, time: str, begin: datetime, status: JobStatus | None = None) -> int:
+    async def _count_keys(self, scan: Scan) -> None:
+        (status,) = _statuses(scan)
+        match = [{"$match": scan.tally}] if scan.tally else []
+        for row in await self._names_of(scan, [*match, {"$group": {"_id": "$name", **_NUMBER}}, _LARGEST]):
+            self._add(row["_id"], status, _stopped(row["count"], self._limit))
+
+    async def _count_each_name(self, scan: Scan) -> None:
+        (status,) = _statuses(scan)
+        names: Sequence[object] | None = job_names(self._filter)
+        if names is None:
+            # What the server needs one key each for; the index of pending jobs has nothing else in it.
+            match = [] if scan.index == indexes.CLAIM else [{"$match": {"status": status.value}}]
+            names = [row["_id"] for row in await self._names_of(scan, [*match, {"$group": {"_id": "$name"}}])]
+        stop = None if self._limit is None else self._limit + 1
+        for name in names:
+            number = await self._number(scan.index, {**scan.keys, "name": {"$eq": name}}, stop)
+            if number:
+                self._add(name, status, _stopped(number, self._limit))
+
+    async def _names_of(self, scan: Scan, stages: list[Document]) -> list[Document]:
+        """What a pipeline makes, a document for each name: of no more than so many."""
+        if self._limit is None:
+            return await self._reader.aggregate(scan.index, stages, self._deadline)
+        rows = await self._reader.aggregate(scan.index, [*stages, {"$limit": _MOST_NAMES + 1}], self._deadline)
+        if len(rows) > _MOST_NAMES:
+            self._unfinished.update(_statuses(scan))
+        return rows[:_MOST_NAMES]
+
+    async def _number(self, index: str, query: Document, limit: int | None) -> int:
+        return await self._reader.count_in(index, query, limit, self._deadline)
+
+    def _add(self, name: object, status: JobStatus, count: JobCount) -> None:
+        counts = self._names[name if isinstance(name, str) else None]
+        there = counts.get(status, JobCount(0))
+        counts[status] = JobCount(there + count, at_least=there.at_least or count.at_least)
+
+    async def _since(self, time: str, begin: datetime, status: JobStatus | None = None) -> JobCount:
         """How many were created, or changed, since then."""
         filter_ = _from(self._filter if status is None else replace(self._filter, status=status), time, begin)
-        return 0 if filter_ is None else await self._reader.count(filter_, self._deadline)
+        if filter_ is None:
+            return JobCount(0)
+        counts = [await self._of(scan) for scan in await self._reader.plan(filter_, time, self._deadline)]
+        return JobCount(sum(counts), at_least=any(count.at_least for count in counts))
+
+    async def _of(self, scan: Scan) -> JobCount:
+        """How many there are in a scan."""
+        if self._limit is None or scan.is_whole:
+            return JobCount(await self._number(scan.index, scan.query, None))
+        if not scan.rest:
+            return _stopped(await self._number(scan.index, scan.keys, _MOST_KEYS + 1), _MOST_KEYS)
+        stages: list[Document] = [{"$match": scan.keys}, {"$limit": self._limit}, {"$match": scan.rest}]
+        rows = await self._reader.aggregate(scan.index, [*stages, {"$count": "count"}], self._deadline)
+        number = await self._number(scan.index, scan.keys, self._limit + 1)
+        return JobCount(rows[0]["count"] if rows else 0, at_least=number > self._limit)
 
     async def _oldest_wait(self) -> float:
         if JobStatus.PENDING not in self._wanted:
             return 0.0
         pending = replace(self._filter, status=JobStatus.PENDING)
-        due = await self._reader.rows(Slice(pending, _FIRST_DUE, 1, fields={"nextRunAt": 1}), self._deadline)
+        due, _ = await self._reader.stretch(Slice(pending, _FIRST_DUE, 1, fields={"nextRunAt": 1}), self._deadline)
         return self._age(due[0].document["nextRunAt"]) if due else 0.0
 
     async def _durations(self, begin: datetime) -> tuple[Durations | None, Durations | None]:
@@ -166,7 +267,7 @@ class Statistician:
         filter_ = _from(replace(self._filter, status=JobStatus.COMPLETED), "updated", begin)
         if JobStatus.COMPLETED not in self._wanted or filter_ is None:
             return None, None
-        latest = await self._reader.rows(Slice(filter_, _LATEST, SAMPLE, fields=_TIME_FIELDS), self._deadline)
+        latest, _ = await self._reader.stretch(Slice(filter_, _LATEST, SAMPLE, fields=_TIME_FIELDS), self._deadline)
         documents = [row.document for row in latest]
         return _summary(_lengths(documents, "startedAt", "updatedAt")), _summary(
             _lengths(documents, "nextRunAt", "startedAt")
@@ -174,6 +275,17 @@ class Statistician:
 
     def _age(self, moment: object) -> float:
         return max((self._now - moment).total_seconds(), 0.0) if isinstance(moment, datetime) else 0.0
+
+
+def _statuses(scan: Scan) -> list[JobStatus]:
+    """Which ones the jobs of a scan can have."""
+    said: Any = {**scan.rest, **scan.keys}["status"]
+    return [JobStatus(said)] if isinstance(said, str) else [JobStatus(status) for status in said["$in"]]
+
+
+def _stopped(number: int, limit: int | None) -> JobCount:
+    """What was counted, no farther than one beyond the limit."""
+    return JobCount(number) if limit is None else JobCount(min(number, limit), at_least=number > limit)
 
 
 def check_window(window: Duration) -> float:

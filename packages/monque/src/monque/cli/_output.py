@@ -15,6 +15,7 @@ from bson.json_util import dumps as extended_dumps
 from rich.console import Console
 from rich.text import Text
 
+from monque import JobCount
 from monque.cli._times import shown_from_now
 from monque.errors import redact
 
@@ -91,6 +92,11 @@ def counted(jobs: int) -> str:
     return f"{jobs:,} job" if jobs == 1 else f"{jobs:,} jobs"
 
 
+def shown_number(number: float) -> str:
+    """A number, with a plus if it is one of more."""
+    return f"{number:,}" + "+" * (isinstance(number, JobCount) and number.at_least)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
     """A table for people; columns of numbers are to the right."""
     from rich.table import Table
@@ -118,7 +124,7 @@ def _shown(cell: object, now: datetime) -> Text:
     if isinstance(cell, datetime):
         return Text(shown_from_now(cell, now))
     if isinstance(cell, int | float):
-        return Text(f"{cell:,}")
+        return Text(shown_number(cell))
     text = "" if cell is None else str(cell)
     return Text(text, style=STYLES.get(text, ""))
 
@@ -127,6 +133,8 @@ def _bare(cell: object) -> str:
     """A cell for scripts: without what would break the line."""
     if isinstance(cell, datetime):
         return str(plain(cell))
+    if isinstance(cell, JobCount) and cell.at_least:
+        return f"{cell}+"
     return "" if cell is None else " ".join(str(cell).split())
 
 

@@ -13,7 +13,7 @@ from monque.cli._errors import UsageError
 from monque.cli._input import interruptible
 from monque.cli._options import ANY, HERE, Filter, Flag, Json, Server, Time
 from monque.cli._output import Output, counted
-from monque.errors import MonqueError
+from monque.errors import AggregationTimeoutError, MonqueError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +53,9 @@ class Change:
 
 
 _ASK = Many()
+# How many are counted before somebody is asked whether they are meant, and for how many seconds.
+_COUNTED = 10_000
+_PATIENCE = 2
 
 
 async def cancel(
@@ -268,8 +271,15 @@ async def _change_many(change: Change, jobs: Jobs, selection: Selection, out: Ou
 
 
 async def _agreed(change: Change, jobs: Jobs, which: JobFilter) -> bool:
-    count = await jobs.count(which)
-    sys.stderr.write(f"{change.verb.capitalize()} what can be of {counted(count)}? [y/N] ")
+    sys.stderr.write(f"{change.verb.capitalize()} what can be of {await _number(jobs, which)}? [y/N] ")
     sys.stderr.flush()
     with interruptible():
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+async def _number(jobs: Jobs, which: JobFilter) -> str:
+    try:
+        count = await jobs.count(which, limit=_COUNTED + 1, timeout=_PATIENCE)
+    except AggregationTimeoutError:
+        return "an unknown number of jobs"
+    return counted(count) if count <= _COUNTED else f"more than {counted(_COUNTED)}"

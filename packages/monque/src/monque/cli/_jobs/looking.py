@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from monque import JobOrder, JobStatus
+from monque._store.paging import check_order
 from monque.cli._connect import connected
 from monque.cli._errors import UsageError
 from monque.cli._jobs.showing import describe
@@ -35,13 +36,16 @@ def _row_for_people(job: Job[Any]) -> tuple[object, ...]:
 async def list_jobs(
     *,
     which: Filter = ANY,
-    order: Annotated[JobOrder, Parameter(allow_leading_hyphen=True)] = "-created",
+    order: Annotated[JobOrder | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = _LIMIT,
     everything: Annotated[Flag, Parameter(name="--all")] = False,
     server: Server = HERE,
     json: Json = False,
 ) -> None:
-    """List jobs, the newest first.
+    """List jobs: the newest first, or what is due first, or what ended last.
+
+    Jobs of all statuses are in the order in which they were enqueued, pending ones alone in that in which they are due,
+    and others in that in which they changed, unless `--order` says otherwise.
 
     At a terminal it is a table, elsewhere a line each with tabs between the columns: id, name, status, when it is due
     and when it changed, attempts, and what the last failure said.
@@ -53,15 +57,18 @@ async def list_jobs(
 
     Args:
         which: Which jobs.
-        order: By when they were enqueued, changed last or are due; with a minus, the latest first.
+        order: By when they were enqueued, changed last (where no pending ones are meant) or are due (where only those
+            are); with a minus, the latest first.
         limit: How many at most.
         everything: All of them, however many.
         json: Print each job as a JSON object on a line of its own.
         server: Where.
     """
     out = Output(as_json=json)
+    filter_ = which.of_jobs()
+    check_order(order, filter_)
     async with connected(server) as monque:
-        found = monque.jobs.find(which.of_jobs(), order=order, limit=None if everything else limit + 1)
+        found = monque.jobs.find(filter_, order=order, limit=None if everything else limit + 1)
         if json:
             shown = 0
             async for job in found:
