@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from monque._store.errors import Deadline
     from monque._store.paging import Order
 
-# So many jobs are read at most that may turn out not to be wanted, for one answer: it takes a server at ease some 30 ms.
+# So many jobs are read at most that may turn out not to be wanted, for one answer; that takes a server at ease 30 ms.
 MOST_EXAMINED = 5000
 _USUAL_ID: Document = {"_id": {"$type": "objectId"}}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
