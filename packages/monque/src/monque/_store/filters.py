@@ -36,7 +36,7 @@ class JobFilter:
         status: One status, or several.
         ids: Job ids, as ObjectIds or their 24 hexadecimal digits; an empty collection means no job at all.
         unique_key: The key they were enqueued with; it needs `name` beside it, since a key belongs to a name.
-        tags: A tag, or several, of which they have all; the first one is looked up, so the rarest had better be it.
+        tags: A tag, or several, of which they have all.
         created_from: They were enqueued then or later; an aware datetime, like all times here.
         created_until: They were enqueued before.
         updated_from: Their state changed last then or later.

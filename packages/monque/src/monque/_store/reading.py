@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bson import DatetimeMS
 
+from monque._names import check_tags
 from monque._store import indexes
 from monque._store.filters import Document, JobFilter, job_names
 from monque._store.paging import Place
@@ -103,6 +104,7 @@ class Reader:
 
     async def plan(self, filter: JobFilter, time: str, deadline: Deadline) -> list[Scan]:  # noqa: A002  what it is
         """How to find jobs in an order: by what serves the order, or whatever finds so few that they can be sorted."""
+        filter = await self._by_rarest_tag(filter, deadline)  # noqa: A001  what it is
         walked = walks(filter, time)
         if not any(scan.is_open for scan in walked):
             return walked
@@ -138,6 +140,14 @@ class Reader:
             if left < 0:
                 return False
         return True
+
+    async def _by_rarest_tag(self, filter: JobFilter, deadline: Deadline) -> JobFilter:  # noqa: A002  what it is
+        """The same filter; of several tags that fewest jobs have comes first, which is the one that is looked up."""
+        tags = () if filter.tags is None else check_tags(filter.tags)
+        if len(tags) <= 1:
+            return filter
+        counts = {tag: await self.count_in(indexes.TAGS, {"tags": tag}, MOST_EXAMINED + 1, deadline) for tag in tags}
+        return replace(filter, tags=sorted(tags, key=lambda tag: counts[tag]))
 
     async def _names(self, filter: JobFilter, deadline: Deadline) -> Sequence[object]:  # noqa: A002  what it is
         names = job_names(filter)
