@@ -225,15 +225,15 @@ async def test_jobs_that_have_ended_are_not_kept_in_memory(bench: Bench, caplog:
 
 async def test_what_has_run_well_is_gone_before_python_looks_for_cycles(bench: Bench) -> None:
     monque, ended = bench.monque(), list[str]()
-    monque.worker("forgotten", do_nothing)
+    monque.worker("gone", do_nothing)
     monque.on("job:complete", lambda event: ended.append(event.name))
     gc.collect()
     gc.disable()
     try:
         async with working(monque):
-            bench.insert_many([{"name": "forgotten"} for _ in range(300)])
+            bench.insert_many([{"name": "gone"} for _ in range(300)])
             await eventually(lambda: len(ended) == 300, timeout=30)
-            await eventually(lambda: not sum(type(it) is Run for it in gc.get_objects()))
+            await eventually(lambda: not any(type(it) is Run and it.job.name == "gone" for it in gc.get_objects()))
     finally:
         gc.enable()
 
