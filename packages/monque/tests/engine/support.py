@@ -17,7 +17,7 @@ from pymongo.monitoring import CommandListener
 from monque import Monque, Options, Polling
 from monque.events import EventName
 from monque.testing import eventually
-from monque.testing.plugin import with_database
+from monque.testing.plugin import drop, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
@@ -114,7 +114,7 @@ class Bench:
         )
 
     def close(self) -> None:
-        self.client.drop_database(self.database_name)
+        drop(self.database)
         self.client.close()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import os
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,14 @@ from monque import (
     WorkerRegistrationError,
 )
 from monque._store import indexes
+from monque.embedded import EmbeddedMongoDB
 from monque.testing import eventually
+from monque.testing.plugin import TEST_URI_VARIABLE
 
-from .support import working
+from .support import Bench, working
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from .support import Bench
+    from collections.abc import Generator
 
 DAY, WEEK, YEAR = timedelta(days=1), timedelta(days=7), timedelta(days=365)
 RETENTION = Retention(completed=DAY, failed=WEEK, cancelled=YEAR)
@@ -47,15 +48,17 @@ def lifetime(document: dict[str, Any]) -> timedelta | None:
     return None if expiry is None else timedelta(hours=round((expiry - document["updatedAt"]) / timedelta(hours=1)))
 
 
-@asynccontextmanager
-async def looking_often(bench: Bench) -> AsyncGenerator[None]:
-    """Have the server look for what has expired every second, and not once a minute."""
-    admin = bench.client.admin
-    usual = admin.command("setParameter", 1, ttlMonitorSleepSecs=1)["was"]
-    try:
-        yield
-    finally:
-        admin.command("setParameter", 1, ttlMonitorSleepSecs=usual)
+@pytest.fixture
+def often() -> Generator[Bench]:
+    """A bench whose server looks for what has expired every second; told so later, it would first end its minute."""
+    with ExitStack() as stack:
+        quick = EmbeddedMongoDB(ephemeral=True, parameters={"ttlMonitorSleepSecs": "1"})
+        bench = Bench(os.environ.get(TEST_URI_VARIABLE) or stack.enter_context(quick).uri)
+        stack.callback(bench.close)
+        admin = bench.client.admin
+        usual = admin.command("setParameter", 1, ttlMonitorSleepSecs=1)["was"]
+        stack.callback(admin.command, "setParameter", 1, ttlMonitorSleepSecs=usual)
+        yield bench
 
 
 async def test_jobs_are_kept_as_long_as_the_retention_for_what_became_of_them_says(bench: Bench) -> None:
@@ -129,13 +132,13 @@ async def test_a_recurring_job_stays(bench: Bench) -> None:
     assert "expireAt" not in bench.find(job)
 
 
-async def test_the_server_deletes_what_has_expired_and_nothing_else(bench: Bench) -> None:
+async def test_the_server_deletes_what_has_expired_and_nothing_else(often: Bench) -> None:
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
-    async with bench.monque(retention=RETENTION), looking_often(bench):
-        gone = bench.insert("end", status="completed", expireAt=long_ago)
-        stays = bench.insert("end", status="pending", expireAt=long_ago, nextRunAt=datetime(2999, 1, 1, tzinfo=UTC))
-        await eventually(lambda: bench.jobs.find_one({"_id": gone}) is None, timeout=100, poll=0.2)
-    assert bench.jobs.find_one({"_id": stays})
+    async with often.monque(retention=RETENTION):
+        gone = often.insert("end", status="completed", expireAt=long_ago)
+        stays = often.insert("end", status="pending", expireAt=long_ago, nextRunAt=datetime(2999, 1, 1, tzinfo=UTC))
+        await eventually(lambda: often.jobs.find_one({"_id": gone}) is None, timeout=100, poll=0.2)
+    assert often.jobs.find_one({"_id": stays})
 
 
 def test_nonsense_is_refused() -> None:

@@ -13,7 +13,7 @@ from monque._clock import ServerClock
 from monque._store import indexes
 from monque._store.flow import Flow, job_collection
 from monque.embedded import EmbeddedMongoDB
-from monque.testing.plugin import with_database
+from monque.testing.plugin import drop, with_database
 
 from .support import Commands, Lab, Proxy
 
@@ -89,7 +89,7 @@ def lab(private_server: str) -> Generator[Lab]:
     name = f"monque_test_{uuid.uuid4().hex[:12]}"
     with MongoClient[dict[str, Any]](private_server, tz_aware=True) as client:
         yield Lab(client, client[name], with_database(private_server, name))
-        client.drop_database(name)
+        drop(client[name])
 
 
 @pytest.fixture

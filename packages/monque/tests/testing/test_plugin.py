@@ -7,8 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from monque.testing.plugin import drop
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 GUIDE = Path(__file__).parents[4] / "docs/guides/testing.md"
 TESTS = re.compile(r"^```python\n(import pytest\n.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -80,6 +86,18 @@ def test_it_works_with(source: str, options: list[str], passed: int, tmp_path: P
         check=False,
     )
     assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("has_view", [False, True])
+def test_nothing_is_left_of_a_database(monque_client: MongoClient[dict[str, Any]], *, has_view: bool) -> None:
+    database = monque_client[f"monque_test_of_drop_{os.getpid()}"]
+    database["one.a"].insert_one({})
+    database.other.create_index("a")
+    if has_view:
+        database.create_collection("view", viewOn="other")
+    drop(database)
+    assert database.name not in monque_client.list_database_names()
+    drop(database)
 
 
 def test_the_kit_needs_no_pytest() -> None:
