@@ -12,7 +12,7 @@ from monque._store import indexes
 from monque._store.filters import Document, JobFilter, job_names, statuses
 from monque._store.paging import Order
 from monque._store.plans import Scan, scans
-from monque._store.reading import Slice
+from monque._store.reading import MOST_EXAMINED, Slice
 from monque.errors import InvalidArgumentError
 from monque.job import JobStatus
 from monque.options import Duration, is_duration, seconds
@@ -131,6 +131,7 @@ class Statistician:
         self._reader = reader
         self._filter = filter
         self._limit = limit
+        self._most_read = None if limit is None else min(limit, MOST_EXAMINED)
         self._deadline = deadline
         self._now = now
         self._wanted = list(JobStatus) if (wanted := statuses(filter)) is None else wanted
@@ -175,12 +176,12 @@ class Statistician:
 
     async def _count_read(self, scan: Scan) -> None:
         """Read jobs, no more than so many, and count those that are meant."""
-        some: list[Document] = [] if self._limit is None else [{"$limit": self._limit}]
+        some: list[Document] = [] if self._most_read is None else [{"$limit": self._most_read}]
         rest: list[Document] = [{"$match": scan.rest}] if scan.rest else []
         group = {"_id": {"name": "$name", "status": "$status"}, **_NUMBER, "since": {"$min": "$lockedAt"}}
         read = await self._names_of(scan, [{"$match": scan.keys}, *some, *rest, {"$group": group}, _LARGEST])
-        number = 0 if self._limit is None else await self._number(scan.index, scan.keys, self._limit + 1)
-        is_cut = self._limit is not None and number > self._limit
+        number = 0 if self._most_read is None else await self._number(scan.index, scan.keys, self._most_read + 1)
+        is_cut = self._most_read is not None and number > self._most_read
         if is_cut:
             self._unfinished.update(_statuses(scan))
         for row in read:
@@ -246,14 +247,14 @@ class Statistician:
 
     async def _of(self, scan: Scan) -> JobCount:
         """How many there are in a scan."""
-        if self._limit is None or scan.is_whole:
+        if self._most_read is None or scan.is_whole:
             return JobCount(await self._number(scan.index, scan.query, None))
         if not scan.rest:
             return _stopped(await self._number(scan.index, scan.keys, _MOST_KEYS + 1), _MOST_KEYS)
-        stages: list[Document] = [{"$match": scan.keys}, {"$limit": self._limit}, {"$match": scan.rest}]
+        stages: list[Document] = [{"$match": scan.keys}, {"$limit": self._most_read}, {"$match": scan.rest}]
         rows = await self._reader.aggregate(scan.index, [*stages, {"$count": "count"}], self._deadline)
-        number = await self._number(scan.index, scan.keys, self._limit + 1)
-        return JobCount(rows[0]["count"] if rows else 0, at_least=number > self._limit)
+        number = await self._number(scan.index, scan.keys, self._most_read + 1)
+        return JobCount(rows[0]["count"] if rows else 0, at_least=number > self._most_read)
 
     async def _oldest_wait(self) -> float:
         if JobStatus.PENDING not in self._wanted:

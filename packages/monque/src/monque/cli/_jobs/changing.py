@@ -55,7 +55,7 @@ class Change:
 _ASK = Many()
 # How many are counted before somebody is asked whether they are meant, and for how many seconds.
 _COUNTED = 10_000
-_PATIENCE = 2
+_PATIENCE = 0.2
 
 
 async def cancel(
