@@ -51,10 +51,12 @@ _SETTINGS = ("timeout", "retry", "tags", "headers")
 _CLAIM_FIELDS = {
     "claimedBy": "",
     "claimToken": "",
-    "lockedAt": "",
     "lastHeartbeat": "",
     "heartbeatInterval": "",
 }
+# When a run began stays when the claim is gone, under another name. Written with the claim, each claimed job would have
+# to be read with one date more.
+_BEGAN = {"lockedAt": "startedAt"}
 # Whether there is a follow-up, as an expression: told by its date, so that whatever else lies there holds nothing up.
 IS_FOLLOWED: dict[str, Any] = {"$eq": [{"$type": "$followUp.nextRunAt"}, "date"]}
 _FOLLOWED = {"$expr": IS_FOLLOWED}
@@ -95,7 +97,7 @@ def claim(
                 "heartbeatInterval": round(heartbeat_interval * 1000),
             },
             "$inc": {"attempts": 1},
-            "$currentDate": {"lockedAt": True, "startedAt": True, "lastHeartbeat": True, "updatedAt": True},
+            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
         },
     )
 
@@ -138,9 +140,13 @@ def _following(reason: str | None, **values: str) -> list[dict[str, Any]]:
     # What is absent there becomes absent here.
     taken_over = {name: f"$followUp.{name}" for name in ("data", "nextRunAt", "priority", *_SETTINGS)}
     failure = {"failReason": {"$literal": reason}} if reason else {}
-    unset = ["followUp", "attempts", *_CLAIM_FIELDS, *(() if reason else ("failReason",))]
+    began = {new: f"${old}" for old, new in _BEGAN.items()}
+    unset = ["followUp", "attempts", *_CLAIM_FIELDS, *_BEGAN, *(() if reason else ("failReason",))]
     values |= {"status": JobStatus.PENDING.value}
-    return [{"$set": {**values, **taken_over, **failure, "failCount": 0, "updatedAt": "$$NOW"}}, {"$unset": unset}]
+    return [
+        {"$set": {**values, **taken_over, **failure, **began, "failCount": 0, "updatedAt": "$$NOW"}},
+        {"$unset": unset},
+    ]
 
 
 def retry(job: ObjectId, token: str, *, fail_count: int, reason: str, next_run_at: datetime) -> Transition:
@@ -272,7 +278,7 @@ def recover(job: Mapping[str, Any], *, failed_because: str | None) -> Transition
             **_seen(job, "claimToken", "lastHeartbeat", "lockedAt", *schedule),
             **unfollowed,
         },
-        {"$set": values, "$unset": _CLAIM_FIELDS, "$currentDate": {"updatedAt": True}},
+        {"$set": values, "$unset": _CLAIM_FIELDS, "$rename": _BEGAN, "$currentDate": {"updatedAt": True}},
     )
 
 
@@ -295,7 +301,11 @@ def cancel(jobs: Sequence[ObjectId]) -> Transition:
     return _manage(
         jobs,
         (JobStatus.PENDING, JobStatus.PROCESSING),
-        {"$set": {"status": JobStatus.CANCELLED.value}, "$unset": {**_CLAIM_FIELDS, "followUp": ""}},
+        {
+            "$set": {"status": JobStatus.CANCELLED.value},
+            "$unset": {**_CLAIM_FIELDS, "followUp": ""},
+            "$rename": _BEGAN,
+        },
     )
 
 
@@ -325,6 +335,7 @@ def revive(jobs: Sequence[ObjectId], *, now: datetime) -> Transition:
         {
             "$set": {"status": JobStatus.PENDING.value, "failCount": 0, "nextRunAt": now},
             "$unset": {**_CLAIM_FIELDS, **dict.fromkeys(("failReason", "attempts", "followUp", "expireAt"), "")},
+            "$rename": _BEGAN,
         },
     )
 
@@ -399,6 +410,7 @@ def _settle(
     update: dict[str, Any] = {
         "$set": {"status": status.value, "settledBy": token, **(values or {})},
         "$unset": {**_CLAIM_FIELDS, **dict.fromkeys(unset, "")},
+        "$rename": _BEGAN,
         "$currentDate": {"updatedAt": True},
     }
     if inc:

@@ -518,6 +518,8 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     except TypeError as mismatch:
         came = type(document[wire]).__name__
         raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {came}") from None
+    if values["locked_at"] is not None:
+        values["started_at"] = values["locked_at"]
     if len(values) < len(_FIELDS):
         missing = next(wire for wire, field in _FIELDS.items() if field.attribute not in values)
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")

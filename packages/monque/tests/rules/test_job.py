@@ -62,7 +62,7 @@ FULL: Job[dict[str, Any]] = Job(
     follow_up=FollowUp(
         {"kind": "weekly"}, DATE + timedelta(days=2), 4, 2.5, Retry(max_retries=1, base=1, cap=2), ("us",), {"a": "b"}
     ),
-    started_at=DATE + timedelta(seconds=4),
+    started_at=DATE + timedelta(seconds=2),
 )
 FAILURE = {"at": DATE, "attempt": 1, "error": "ValueError: no", "traceback": "Traceback …"}
 LINE = {"at": DATE, "level": "INFO", "logger": "app", "message": "hello"}
@@ -105,7 +105,7 @@ FULL_DOCUMENT: dict[str, Any] = {
         "headers": {"a": "b"},
         "priority": 4,
     },
-    "startedAt": DATE + timedelta(seconds=4),
+    "startedAt": DATE + timedelta(seconds=2),
 }
 # What comes of runs is read, but never written along with the rest.
 OF_RUNS = {"errors", "progress", "result", "resultError", "logs", "startedAt"}
@@ -178,7 +178,7 @@ _jobs: st.SearchStrategy[Job[Any]] = st.builds(
 
 @given(job=_jobs)
 def test_a_job_survives_the_way_into_the_database_and_back(job: Job[Any]) -> None:
-    assert from_document(stored(to_document(job))) == job
+    assert from_document(stored(to_document(job))) == dataclasses.replace(job, started_at=job.locked_at)
 
 
 @given(job=_jobs)
@@ -205,8 +205,15 @@ def test_a_zero_elsewhere_is_written() -> None:
 def test_an_optional_field_reads_alike_when_it_is_null_and_when_it_is_absent(field: str) -> None:
     without = {name: value for name, value in FULL_DOCUMENT.items() if name != field}
     unset: dict[str, Any] = {"priority": 0, "attempts": 0, "tags": (), "headers": {}, "errors": (), "logs": ()}
+    unset["startedAt"] = FULL.locked_at  # it is held
     for document in (without, without | {field: None}):
         assert getattr(from_document(document), ATTRIBUTES[field]) == unset.get(field)
+
+
+def test_a_run_that_is_not_over_began_when_it_was_claimed() -> None:
+    job = from_document(FULL_DOCUMENT | {"lockedAt": DATE + timedelta(days=1)})
+    assert job.started_at == job.locked_at == DATE + timedelta(days=1)
+    assert from_document(FULL_DOCUMENT | {"lockedAt": None}).started_at == FULL.started_at
 
 
 def test_null_is_data_like_any_other() -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 A, B = ObjectId("0" * 23 + "a"), ObjectId("0" * 23 + "b")
 NOW, LATER = datetime(2026, 3, 1, 11, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC)
-CLAIM = {"claimedBy": "", "claimToken": "", "lockedAt": "", "lastHeartbeat": "", "heartbeatInterval": ""}
+CLAIM = {"claimedBy": "", "claimToken": "", "lastHeartbeat": "", "heartbeatInterval": ""}
+BEGAN = {"lockedAt": "startedAt"}
 DUE = {"$expr": {"$lte": ["$nextRunAt", "$$NOW"]}}
 TOUCHED = {"updatedAt": True}
 
@@ -61,6 +62,7 @@ FOLLOWED = {"$expr": transitions.IS_FOLLOWED}
 UNFOLLOWED = {"$expr": {"$not": [transitions.IS_FOLLOWED]}}
 TAKEN_OVER = {
     "status": "pending",
+    "startedAt": "$lockedAt",
     "data": "$followUp.data",
     "nextRunAt": "$followUp.nextRunAt",
     "priority": "$followUp.priority",
@@ -78,6 +80,7 @@ EDGES = {
         {
             "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER, "failCount": 0},
             "$unset": CLAIM | {"attempts": "", "failReason": ""},
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -87,18 +90,24 @@ EDGES = {
         {
             "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER, "failCount": 0, "failReason": "no"},
             "$unset": CLAIM | {"attempts": ""},
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
     "recover": (
         transitions.recover(SEEN, failed_because=None),
         STALE,
-        {"$set": {"status": "pending"}, "$unset": CLAIM, "$currentDate": TOUCHED},
+        {"$set": {"status": "pending"}, "$unset": CLAIM, "$rename": BEGAN, "$currentDate": TOUCHED},
     ),
     "recover for good": (
         transitions.recover(SEEN, failed_because="gone"),
         STALE | UNSCHEDULED | UNFOLLOWED,
-        {"$set": {"status": "failed", "failReason": "gone"}, "$unset": CLAIM, "$currentDate": TOUCHED},
+        {
+            "$set": {"status": "failed", "failReason": "gone"},
+            "$unset": CLAIM,
+            "$rename": BEGAN,
+            "$currentDate": TOUCHED,
+        },
     ),
     "recover_recurring": (
         transitions.recover_recurring(SEEN, next_run_at=LATER, failed_because="gone"),
@@ -106,6 +115,7 @@ EDGES = {
         {
             "$set": {"status": "pending", "failReason": "gone", "nextRunAt": LATER, "failCount": 0},
             "$unset": CLAIM | {"attempts": ""},
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -114,13 +124,18 @@ EDGES = {
         STALE | FOLLOWED,
         [
             {"$set": {**TAKEN_OVER, "failReason": {"$literal": "gone"}}},
-            {"$unset": ["followUp", "attempts", *CLAIM]},
+            {"$unset": ["followUp", "attempts", *CLAIM, "lockedAt"]},
         ],
     ),
     "cancel": (
         transitions.cancel([A, B]),
         {"_id": {"$in": [A, B]}, "status": {"$in": ["pending", "processing"]}},
-        {"$set": {"status": "cancelled"}, "$unset": CLAIM | {"followUp": ""}, "$currentDate": TOUCHED},
+        {
+            "$set": {"status": "cancelled"},
+            "$unset": CLAIM | {"followUp": ""},
+            "$rename": BEGAN,
+            "$currentDate": TOUCHED,
+        },
     ),
     "revive": (
         transitions.revive([A], now=LATER),
@@ -128,6 +143,7 @@ EDGES = {
         {
             "$set": {"status": "pending", "failCount": 0, "nextRunAt": LATER},
             "$unset": CLAIM | {"failReason": "", "attempts": "", "followUp": "", "expireAt": ""},
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -180,7 +196,7 @@ EDGES = {
         {"_id": A, "status": "processing", "claimToken": "T", **FOLLOWED},
         [
             {"$set": {"settledBy": "T", **TAKEN_OVER}},
-            {"$unset": ["followUp", "attempts", *CLAIM, "failReason"]},
+            {"$unset": ["followUp", "attempts", *CLAIM, "lockedAt", "failReason"]},
         ],
     ),
     "follow after a failure": (
@@ -188,7 +204,7 @@ EDGES = {
         {"_id": A, "status": "processing", "claimToken": "T", **FOLLOWED},
         [
             {"$set": {"settledBy": "T", **TAKEN_OVER, "failReason": {"$literal": "$no"}}},
-            {"$unset": ["followUp", "attempts", *CLAIM]},
+            {"$unset": ["followUp", "attempts", *CLAIM, "lockedAt"]},
         ],
     ),
     "reschedule": (
@@ -202,7 +218,7 @@ EDGES = {
         {
             "$set": {"status": "processing", "claimedBy": "I", "claimToken": "T", "heartbeatInterval": 10_000},
             "$inc": {"attempts": 1},
-            "$currentDate": {"lockedAt": True, "startedAt": True, "lastHeartbeat": True, "updatedAt": True},
+            "$currentDate": {"lockedAt": True, "lastHeartbeat": True, "updatedAt": True},
         },
     ),
     "complete one": (
@@ -211,6 +227,7 @@ EDGES = {
         {
             "$set": {"status": "completed", "settledBy": "T", "updatedAt": NOW},
             "$unset": CLAIM | {"failReason": ""},
+            "$rename": BEGAN,
         },
     ),
     "complete several": (
@@ -219,6 +236,7 @@ EDGES = {
         {
             "$set": {"status": "completed", "settledBy": "T", "updatedAt": NOW},
             "$unset": CLAIM | {"failReason": ""},
+            "$rename": BEGAN,
         },
     ),
     "retry": (
@@ -233,6 +251,7 @@ EDGES = {
                 "nextRunAt": LATER,
             },
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -242,6 +261,7 @@ EDGES = {
         {
             "$set": {"status": "failed", "settledBy": "T", "failCount": 10, "failReason": "no"},
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -251,6 +271,7 @@ EDGES = {
         {
             "$set": {"status": "pending", "settledBy": "T"},
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$inc": {"attempts": -1},
             "$currentDate": TOUCHED,
         },
@@ -261,6 +282,7 @@ EDGES = {
         {
             "$set": {"status": "pending", "settledBy": "T"},
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$inc": {"attempts": -1},
             "$currentDate": TOUCHED,
         },
@@ -271,6 +293,7 @@ EDGES = {
         {
             "$set": {"status": "pending", "settledBy": "T", "nextRunAt": LATER},
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$inc": {"attempts": -1},
             "$currentDate": TOUCHED,
         },
@@ -281,6 +304,7 @@ EDGES = {
         {
             "$set": {"status": "cancelled", "settledBy": "T", "failReason": "no use"},
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -290,6 +314,7 @@ EDGES = {
         {
             "$set": {"status": "failed", "settledBy": "T", "failReason": "no job"},
             "$unset": CLAIM,
+            "$rename": BEGAN,
             "$currentDate": TOUCHED,
         },
     ),
@@ -539,6 +564,8 @@ def test_an_edge_leaves_one_status_only_and_only_under_its_own_claim(
         assert (after["failCount"], after.get("attempts")) == (fail_count, attempts)
         assert after["updatedAt"] > PAST
         assert CLAIMED & set(after) == (CLAIMED if target == "processing" else set())
+        # When the run began is known as long as it lasts, and afterwards.
+        assert after.get("startedAt") == (None if edge == "claim" else PAST)
         assert after.get("settledBy") == (None if edge == "claim" else token)
 
 
@@ -610,6 +637,7 @@ def test_a_follow_up_takes_over_with_a_clean_slate(
         "nextRunAt": FUTURE,
         "failCount": 0,
         "settledBy": "own",
+        "startedAt": PAST,
         "updatedAt": after["updatedAt"],
         **({"priority": priority, **SETTINGS} if priority else {}),
         **({"failReason": reason} if reason else {}),

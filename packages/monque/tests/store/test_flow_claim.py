@@ -169,9 +169,7 @@ async def test_a_claim_is_written_down(flow: Flow, raw: Collection[Document], cl
     assert after is not None
     # The server reads its clock for each of them.
     ended = raw.database.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
-    assert all(
-        clock.now() <= after[field] <= ended for field in ("lockedAt", "startedAt", "lastHeartbeat", "updatedAt")
-    )
+    assert all(clock.now() <= after[field] <= ended for field in ("lockedAt", "lastHeartbeat", "updatedAt"))
     assert after == {
         **document,
         "status": "processing",
@@ -180,12 +178,12 @@ async def test_a_claim_is_written_down(flow: Flow, raw: Collection[Document], cl
         "heartbeatInterval": 10_000,
         "attempts": 2,
         "lockedAt": after["lockedAt"],
-        "startedAt": after["startedAt"],
         "lastHeartbeat": after["lastHeartbeat"],
         "updatedAt": after["updatedAt"],
     }
     (job,) = claimed.jobs
     assert (job.id, job.status, job.claim_token, job.attempts) == (job_id, "processing", "token", 2)
+    assert job.started_at == job.locked_at == after["lockedAt"]
     assert claimed.unreadable == {}
 
 

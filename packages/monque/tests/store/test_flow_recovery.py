@@ -224,7 +224,8 @@ async def test_a_job_is_taken_back(flow: Flow, raw: Collection[Document]) -> Non
     after = raw.find_one({"_id": job_id})
     assert after is not None
     kept = {field: value for field, value in document.items() if field not in CLAIM_FIELDS}
-    assert after == {**kept, "status": "pending", "updatedAt": after["updatedAt"]}
+    began = document["lockedAt"]
+    assert after == {**kept, "status": "pending", "startedAt": began, "updatedAt": after["updatedAt"]}
     assert after["updatedAt"] > PAST
 
 
