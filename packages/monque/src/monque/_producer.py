@@ -79,21 +79,18 @@ class Producer:
         self._workers = workers
         self._inserts: Batcher[_Insert] = Batcher(self._insert, largest=_LARGEST_INSERT)
 
-    def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Awaitable[Job[Any]]:
+    async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        # Few jobs need more than the promise of their group, and no coroutine is made for the others.
         job = self.make(request)
-        if self._middleware:
-            return self._send(request.on_conflict, job, session)
-        return self._enqueue(request.on_conflict, job, session)
-
-    async def _send(self, on_conflict: OnConflict, job: Job[Any], session: AsyncClientSession | None) -> Job[Any]:
-        with self.sending([job]) as (sent,):
-            return await self._enqueue(on_conflict, sent, session)
+        if not self._middleware:
+            return await self._enqueue(request.on_conflict, job, session)
+        with self.sending([job]) as (job,):
+            return await self._enqueue(request.on_conflict, job, session)
 
     def _enqueue(
         self, on_conflict: OnConflict, job: Job[Any], session: AsyncClientSession | None
     ) -> Awaitable[Job[Any]]:
+        # Most need no more than the promise of their group, and no coroutine of their own.
         if on_conflict == "return":
             return self._store_one(job, session)
         return self._store_anyway(on_conflict, job, session)

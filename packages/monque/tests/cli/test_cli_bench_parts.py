@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,23 @@ async def test_a_process_that_hears_nothing_is_killed(tmp_path: Path, monkeypatc
 def test_a_process_without_a_parent_ends() -> None:
     command = [sys.executable, "-m", children.WORKER]
     assert subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60).returncode == 0
+
+
+def test_a_process_that_has_nothing_more_to_do_ends_while_its_parent_listens() -> None:
+    task: dict[str, Any] = {
+        "uri": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50",
+        "database": "d",
+        "role": "consume",
+    }
+    task |= {"collection": "c", "jobs": 1}
+    command = [sys.executable, "-m", children.WORKER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+        assert "cannot connect to MongoDB" in json.loads(process.stdout.readline())["error"]
+        assert process.wait(60) == 0
 
 
 def test_memory_is_read_one_way_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
