@@ -407,3 +407,19 @@ async def test_an_instance_that_is_ahead_starts_jobs_on_time(bench: Bench, ahead
         # What it sees of the server's time by the way puts it right.
         assert monque._connected is not None
         assert abs((monque._connected.clock.now() - bench.now()).total_seconds()) < ahead
+
+
+async def test_an_opening_that_is_cancelled_and_fails_anyway_stays_cancelled() -> None:
+    begun, failing = asyncio.Event(), asyncio.Event()
+
+    async def fail() -> Any:
+        begun.set()
+        await failing.wait()
+        raise OperationFailure("no stream")
+
+    opening = asyncio.create_task(wakeup_module._open(fail))
+    await begun.wait()
+    opening.cancel()
+    failing.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
