@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 # How long an example takes says nothing about the code: the machine may be busy.
 settings.register_profile("monque", deadline=None)
@@ -50,20 +44,6 @@ collect_ignore += [
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:  # noqa: ARG001  as pytest calls it
     """One more than there are processors: the tests wait, for processes and servers, more than they reckon."""
     return (os.cpu_count() or 1) + 1
-
-
-_MEMORY = Path("/dev/shm")  # noqa: S108  a name of its own is made below it
-_ROOM = 8 << 30
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
-    """Keep the data of the embedded server in memory where there is plenty: each test makes a dozen files."""
-    if fixturedef.argname != "monque_server" or not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM:
-        return (yield)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(_MEMORY))
-        return (yield)
 
 
 @pytest.fixture(autouse=True)
