@@ -94,7 +94,7 @@ async def test_many_workers_declared_while_running_end_in_one_stream(lab: Lab) -
         await producer.enqueue("worker-19")
         await producer.enqueue("worker-0")
         await runs.reached(2)
-        await eventually(lambda: len(lab.streams()) == 1, timeout=60)
+        await eventually(lambda: len(lab.streams()) == 1)
 
 
 async def test_an_instance_without_workers_idles_until_it_gets_one(bench: Bench) -> None:

@@ -166,7 +166,7 @@ class Statistician:
         return JobCount(sum(counts), at_least=status in self._unfinished or any(count.at_least for count in counts))
 
     async def _count(self, scan: Scan) -> None:
-        """JobCount the jobs of a scan by name and status."""
+        """Count the jobs of a scan by name and status."""
         if scan.rest or scan.index not in (indexes.CLAIM, indexes.ENDED_AT):
             await self._count_read(scan)
         elif await self._is_told_by_keys(scan):
