@@ -193,10 +193,10 @@ class Wakeup:
             yield
         finally:
             self._leaving = True
+            for task in self._following:
+                _end(task)
             while self._following:
-                for task in self._following:
-                    task.cancel()
-                await asyncio.wait(self._following, timeout=_CLOSING)
+                await asyncio.wait(self._following)
             if self.streaming:
                 self._events.emit(ChangeStreamClosedEvent, "stopped")
 
@@ -210,7 +210,7 @@ class Wakeup:
     def restart(self) -> None:
         """Listen for the names there are now."""
         if self._hearing_of_jobs is not None and not self._leaving:
-            self._hearing_of_jobs.cancel()
+            _end(self._hearing_of_jobs)
             self._hearing_of_jobs = self._follow(self._open_jobs)
 
     async def _open_jobs(self) -> Stream:
@@ -257,6 +257,17 @@ class Wakeup:
             self._events.emit(ChangeStreamErrorEvent, error)
             self._events.emit(ChangeStreamFallbackEvent, _short(error))
             self._notice(None)
+
+
+def _end(task: asyncio.Task[None]) -> None:
+    """Cancel it until it has ended.
+
+    Until Python 3.12 `asyncio.wait_for`, which the driver uses, swallows a cancellation that comes at the moment of the
+    answer (https://github.com/python/cpython/issues/86296). And a server need not confirm the end of a stream.
+    """
+    if not task.done():
+        task.cancel()
+        asyncio.get_running_loop().call_later(_CLOSING, _end, task)
 
 
 def _short(error: BaseException) -> str:

@@ -94,7 +94,26 @@ async def test_many_workers_declared_while_running_end_in_one_stream(lab: Lab) -
         await producer.enqueue("worker-19")
         await producer.enqueue("worker-0")
         await runs.reached(2)
-        await eventually(lambda: len(lab.streams()) == 1)
+        # The server ends a stream that waits for something to happen when something happens.
+        await eventually(lambda: lab.database.other.insert_one({}) and len(lab.streams()) == 1)
+
+
+async def test_listening_ends_wherever_it_is_cancelled(database: Any) -> None:
+    flow, wanted = Flow(job_collection(database, "monque_jobs")), asyncio.Event()
+    wanted.set()
+
+    async def listen(listens: asyncio.Event) -> None:
+        async for _ in wakeup_module.watch(lambda: flow.watch(["greet"], max_await=60), wanted):
+            listens.set()
+
+    for steps in range(50):
+        listens = asyncio.Event()
+        listening = asyncio.create_task(listen(listens))
+        await listens.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        wakeup_module._end(listening)
+        await eventually(listening.done)
 
 
 async def test_an_instance_without_workers_idles_until_it_gets_one(bench: Bench) -> None:

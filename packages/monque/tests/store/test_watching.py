@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +20,7 @@ from monque import (
     JobStatus,
     Monque,
 )
-from monque._store.watching import _change
+from monque._store.watching import _change, _heed_cancellation, _times_cancelled
 from monque.testing import eventually
 
 from .support import FUTURE, stored
@@ -155,6 +155,34 @@ async def test_it_ends_while_it_waits(monque: Monque) -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+
+async def test_it_ends_wherever_it_is_cancelled_and_goes_on_where_it_was(monque: Monque) -> None:
+    async with monque.jobs.watch() as changes:
+        for steps in range(50):
+            reading = asyncio.create_task(anext(changes))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await eventually(reading.done)
+            assert reading.cancelled()
+            job = await monque.enqueue("greet")
+            assert await told(changes, 1) == [JobChange(job.id, job, "created")]
+
+
+async def test_a_cancellation_that_the_driver_swallowed_is_heeded() -> None:
+    async def swallow() -> None:
+        before = _times_cancelled()
+        _heed_cancellation(before)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        _heed_cancellation(before)
+
+    reading = asyncio.create_task(swallow())
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 async def test_it_goes_on_where_it_was_after_errors(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -83,10 +83,10 @@ class Watch:
         return self
 
     async def __anext__(self) -> JobChange:
-        pause = _FIRST_PAUSE
+        pause, cancelled = _FIRST_PAUSE, _times_cancelled()
         while not self._closed:
             try:
-                change = await self._next()
+                change = await self._next(cancelled)
             except PyMongoError as error:
                 if not _may_pass(error):
                     raise _meaning(error) from error
@@ -105,9 +105,15 @@ class Watch:
         self._closed = True
         await self._drop()
 
-    async def _next(self) -> JobChange | None:
+    async def _next(self, cancelled: int) -> JobChange | None:
         stream = self._stream or await self._open()
-        document = await stream.try_next()
+        try:
+            document = await stream.try_next()
+            _heed_cancellation(cancelled)
+        except asyncio.CancelledError:
+            # The driver has closed the stream, and another one goes on where this one was.
+            await self._drop()
+            raise
         self._token = stream.resume_token
         if not stream.alive:
             # The collection was dropped or renamed, and what comes next is another one.
@@ -119,12 +125,28 @@ class Watch:
         self._stream = await self._jobs.watch(
             self._pipeline, full_document="updateLookup", max_await_time_ms=_MAX_AWAIT, resume_after=self._token
         )
+        self._token = self._stream.resume_token
         return self._stream
 
     async def _drop(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.close()
+
+
+def _times_cancelled() -> int:
+    """How often the current task was cancelled, and not called back."""
+    return cast("asyncio.Task[Any]", asyncio.current_task()).cancelling()
+
+
+def _heed_cancellation(before: int) -> None:
+    """End the current task if it was cancelled more often than `before`.
+
+    Until Python 3.12 `asyncio.wait_for`, which the driver uses, swallows a cancellation that comes at the moment of the
+    answer (https://github.com/python/cpython/issues/86296).
+    """
+    if _times_cancelled() > before:
+        raise asyncio.CancelledError
 
 
 _FIELDS = {"operationType": 1, "documentKey": 1, "fullDocument": 1}
