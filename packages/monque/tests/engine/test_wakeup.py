@@ -94,8 +94,13 @@ async def test_many_workers_declared_while_running_end_in_one_stream(lab: Lab) -
         await producer.enqueue("worker-19")
         await producer.enqueue("worker-0")
         await runs.reached(2)
-        # The server ends a stream that waits for something to happen when something happens.
-        await eventually(lambda: lab.database.other.insert_one({}) and len(lab.streams()) == 1)
+
+        def is_one() -> bool:
+            # The server ends a stream that waits for something to happen when something happens.
+            lab.database.other.insert_one({})
+            return len(lab.streams()) == 1
+
+        await eventually(is_one)
 
 
 async def test_listening_ends_wherever_it_is_cancelled(database: Any) -> None:
