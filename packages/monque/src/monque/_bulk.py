@@ -13,6 +13,7 @@ from monque.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
+    from monque._intake import Payloads
     from monque.job import Job
 
 Item = NewJob | Mapping[str, Any] | tuple[str, Any]
@@ -24,6 +25,8 @@ T = TypeVar("T")
 # What goes to the server in one message, and is in memory at one time.
 LARGEST_BATCH = 1000
 LARGEST_BATCH_BYTES = 16 * 1024 * 1024
+# Few enough for what is large not to be written twice at once.
+_MEASURED_TOGETHER = 50
 
 
 def check_jobs(source: object, *kinds: type) -> None:
@@ -55,14 +58,14 @@ class Batch:
         self.size += size
 
 
-def make_all(items: Iterable[Item], make: Make) -> Batch:
+def make_all(items: Iterable[Item], make: Callable[[NewJob], Job[Any]], payloads: Payloads) -> Batch:
     """Make jobs of all items; of one that is wrong the error says which it is."""
     batch = Batch()
     jobs = batch.jobs
     try:
         for item in items:
             request = as_new_job(item)
-            job, _ = make(request)
+            job = make(request)
             # Not by `add`, whose call is a noticeable part of what a job costs here.
             if request.on_conflict != "return":
                 batch.contending[len(jobs)] = request.on_conflict
@@ -70,7 +73,20 @@ def make_all(items: Iterable[Item], make: Make) -> Batch:
     except InvalidArgumentError as error:
         _locate(error, len(jobs), "nothing was written")
         raise
+    for start in range(0, len(jobs), _MEASURED_TOGETHER):
+        _check([job.data for job in jobs[start : start + _MEASURED_TOGETHER]], start, payloads)
     return batch
+
+
+def _check(several: list[Any], start: int, payloads: Payloads) -> None:
+    if payloads.fit(several):
+        return
+    for number, data in enumerate(several, start):
+        try:
+            payloads.size(data)
+        except InvalidArgumentError as error:
+            _locate(error, number, "nothing was written")
+            raise
 
 
 class Bulk:

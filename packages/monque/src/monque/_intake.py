@@ -100,37 +100,28 @@ def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
         if len(item) == 2:
             return _request({"name": item[0], "data": item[1]})
     elif isinstance(item, Mapping) and "name" in item and _FIELDS.issuperset(item):
-        return NewJob(**item)
+        return _request(item)
     raise InvalidArgumentError("jobs", item, "NewJob values, mappings of their fields, or pairs (name, data)")
 
 
-def _request(said: dict[str, Any]) -> NewJob:
+def _request(said: Mapping[str, Any]) -> NewJob:
     # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
     request = object.__new__(NewJob)
     object.__setattr__(request, "__dict__", {**_UNSAID, **said})
     return request
 
 
-def new_job(request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None) -> Job[Any]:
-    """Check a request and make the job of it."""
-    return measured_job(request, now=now, codec=codec, max_payload_bytes=max_payload_bytes)[0]
-
-
-def measured_job(
-    request: NewJob, *, now: datetime, codec: CodecOptions[Any], max_payload_bytes: int | None
-) -> tuple[Job[Any], int]:
-    """The same, and the size of its payload in bytes."""
+def new_job(request: NewJob, *, now: datetime) -> Job[Any]:
+    """Check a request and make the job of it. Whether its data can be stored is for `Payloads` to say."""
     check_job_name(request.name)
     if request.unique_key is not None:
         check_unique_key(request.unique_key)
     if request.on_conflict != "return":
         _check_on_conflict(request)
-    data: Any = {} if request.data is None else request.data
-    size = _check_payload(data, codec, max_payload_bytes)
-    job = make_job(
+    return make_job(
         id=ObjectId(),
         name=request.name,
-        data=data,
+        data={} if request.data is None else request.data,
         status=JobStatus.PENDING,
         next_run_at=_due(request.run_at, request.delay, now),
         fail_count=0,
@@ -143,7 +134,6 @@ def measured_job(
         tags=() if request.tags is None else check_tags(request.tags),
         headers=NO_HEADERS if request.headers is None else check_headers(request.headers),
     )
-    return job, size
 
 
 def recurring_job(job: Job[Any], cron: Cron, codec: CodecOptions[Any]) -> Job[Any]:
@@ -260,13 +250,41 @@ def with_headers(job: Job[Any], headers: Mapping[str, str]) -> Job[Any]:
     return replace(job, headers=check_headers({**headers, **job.headers}))
 
 
-def _check_payload(data: object, codec: CodecOptions[Any], limit: int | None) -> int:
-    """Refuse what cannot be stored; the size of what can, in bytes."""
-    size = measure("data", data, codec)
-    maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
-    if size > maximum:
-        raise PayloadTooLargeError(size, maximum)
-    return size
+class Payloads:
+    """What can be stored as the data of a job.
+
+    Args:
+        codec: How it is to be written.
+        limit: The most bytes it may have, if that is less than what the server takes.
+    """
+
+    def __init__(self, codec: CodecOptions[Any], limit: int | None) -> None:
+        self._codec = codec
+        self._maximum = LARGEST_PAYLOAD if limit is None else min(limit, LARGEST_PAYLOAD)
+
+    def size(self, data: object) -> int:
+        """How many bytes it has.
+
+        Raises:
+            InvalidPayloadError: BSON cannot hold it.
+            PayloadTooLargeError: It has too many.
+        """
+        size = measure("data", data, self._codec)
+        if size > self._maximum:
+            raise PayloadTooLargeError(size, self._maximum)
+        return size
+
+    def fit(self, several: list[Any]) -> bool:
+        """Whether all of them can be stored, at a fraction of what it costs to ask one by one.
+
+        If not, each may be so yet: all of them together have no more bytes than one may have.
+        """
+        if not all(map(_is_shallow, several)):
+            return False
+        try:
+            return len(bson.encode({"data": several}, codec_options=self._codec)) <= self._maximum
+        except Exception:  # noqa: BLE001  whatever the encoder says, asking one by one finds out
+            return False
 
 
 def measure(field: str, value: object, codec: CodecOptions[Any]) -> int:

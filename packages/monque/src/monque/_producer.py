@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 from monque import _transitions as transitions
 from monque._batching import Batcher
 from monque._bulk import Batch, Bulk, Item, make_all
-from monque._intake import LARGEST_PAYLOAD, NewJob, measured_job, recurring_job, with_headers
+from monque._intake import LARGEST_PAYLOAD, NewJob, Payloads, new_job, recurring_job, with_headers
 from monque._store.errors import TOO_LARGE, driver_errors
 from monque.errors import InvalidArgumentError, MonqueError, PayloadTooLargeError, UniqueKeyConflictError
 from monque.job import Job, JobStatus, settings_document
@@ -75,7 +75,7 @@ class Producer:
         self._flow = flow
         self._clock = clock
         self._codec = flow.collection.codec_options
-        self._options = options
+        self._payloads = Payloads(self._codec, options.max_payload_bytes)
         self._workers = workers
         self._inserts: Batcher[_Insert] = Batcher(self._insert, largest=_LARGEST_INSERT)
 
@@ -122,7 +122,7 @@ class Producer:
     def make_all(self, items: Iterable[Item]) -> Batch:
         """Check all and make them into jobs; in any thread."""
         now = self._clock.now()
-        return make_all(items, lambda request: self._measured(request, now))
+        return make_all(items, lambda request: self._unmeasured(request, now), self._payloads)
 
     async def store(self, batch: Batch, session: AsyncClientSession | None) -> list[Job[Any]]:
         """Write jobs that were made here."""
@@ -214,10 +214,14 @@ class Producer:
         return self._measured(request, self._clock.now())[0]
 
     def _measured(self, request: NewJob, now: datetime) -> tuple[Job[Any], int]:
+        job = self._unmeasured(request, now)
+        return job, self._payloads.size(job.data)
+
+    def _unmeasured(self, request: NewJob, now: datetime) -> Job[Any]:
         data = self._workers.checked(request.name, request.data)
         if data is not request.data:
             request = replace(request, data=data)
-        return measured_job(request, now=now, codec=self._codec, max_payload_bytes=self._options.max_payload_bytes)
+        return new_job(request, now=now)
 
     def _check_session(self, session: AsyncClientSession) -> AsyncClientSession:
         if session.client is not self._flow.collection.database.client:

@@ -26,7 +26,7 @@ from monque import (
     PayloadTooLargeError,
     Retry,
 )
-from monque._intake import LARGEST_PAYLOAD, as_new_job, new_job
+from monque._intake import LARGEST_PAYLOAD, Payloads, as_new_job, new_job
 from monque.job import from_document, to_document
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 
 def made(codec: CodecOptions[Any] = CODEC, limit: int | None = None, **request: Any) -> Job[Any]:
     values: dict[str, Any] = {"name": "greet", **request}
-    return new_job(NewJob(**values), now=NOW, codec=codec, max_payload_bytes=limit)
+    job = new_job(NewJob(**values), now=NOW)
+    Payloads(codec, limit).size(job.data)
+    return job
 
 
 # --- what comes out -----------------------------------------------------------------------------------------------
