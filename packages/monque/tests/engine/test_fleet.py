@@ -297,8 +297,8 @@ async def test_a_busy_instance_without_a_stream_asks_once_every_poll(lab: Lab) -
             await eventually(lambda: len(runs) > 20)
             await other.fleet.pause("busy")
             await eventually(has_heard(monque, "busy"), timeout=2)
-            await eventually(lambda: lab.statuses()["processing"] == 0)
-            assert lab.statuses()["pending"] == 1
+            # A claim that was on its way is carried out, and its job enqueues the last one.
+            await eventually(lambda: (there := lab.statuses())["pending"] == 1 and not there["processing"])
 
 
 @pytest.fixture
