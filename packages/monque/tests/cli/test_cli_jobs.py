@@ -147,17 +147,23 @@ def test_what_enqueue_does_not_take(monque: Callable[..., Any], arguments: tuple
     assert "secret" not in err
 
 
-def test_waiting_for_a_result(monque: Callable[..., Any], start: Callable[..., Any], tmp_path: Any) -> None:
+def test_waiting_for_a_result(
+    monque: Callable[..., Any], start: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "app.py").write_text(
         "from monque import Fail, Monque\nmonque = Monque()\n"
         "@monque.worker('double', store_result=True)\ndef double(n: int) -> dict[str, int]:\n    return {'n': n * 2}\n"
         "@monque.worker('fail')\ndef fail() -> None:\n    raise Fail('no luck')\n"
+        "@monque.worker('forget')\ndef forget() -> int:\n    return 1\n"
     )
     worker = start("worker", "app:monque", cwd=tmp_path)
     assert monque("enqueue", "double", "n:=21", "--wait", "90s") == (0, '{"n": 42}\n', "")
     code, out, err = monque("enqueue", "fail", "--wait", "90s")
     assert (code, out) == (1, "")
     assert "no luck" in err
+    assert monque("enqueue", "forget", "--wait", "90s") == (0, "null\n", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "store_result" in monque("enqueue", "forget", "--wait", "90s")[2]
     worker.interrupt()
     assert worker.end().code == 0
 

@@ -108,7 +108,10 @@ async def enqueue(
         if wait is None:
             tell(enqueued, out)
         else:
-            out.document(extended(await monque.jobs.result(enqueued.id, timeout=wait)))
+            result = await monque.jobs.result(enqueued.id, timeout=wait)
+            out.document(extended(result))
+            if result is None:
+                out.note("It has completed. A result is there if its worker is declared with store_result=True.")
 
 
 async def _enqueue_lines(name: str, wishes: Wishes, server: Server, out: Output) -> None:
