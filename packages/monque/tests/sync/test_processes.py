@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 BEGIN = """
-import multiprocessing, os, signal, sys, threading, time, warnings
+import faulthandler, multiprocessing, os, signal, sys, threading, time, warnings
 from pymongo import MongoClient
 from monque import Job, Options
 from monque.sync import Monque
 
 # Python 3.12 and later warn of every fork of a process that has threads.
 warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+# Of a program that does not end, what it waits for is said before the test gives up.
+faulthandler.dump_traceback_later(50)
 monque = Monque(sys.argv[1])
 """
 
@@ -31,7 +33,11 @@ def program(source: str, uri: str) -> Program:
 
 def ended(process: Program) -> int | None:
     """Its exit code, once it has one."""
-    eventually(lambda: process.exit_code is not None, timeout=60)
+    try:
+        eventually(lambda: process.exit_code is not None, timeout=60)
+    except AssertionError as error:
+        error.add_note(process.errors)
+        raise
     return process.exit_code
 
 
@@ -109,6 +115,10 @@ def enqueue(number):
 monque.now("parent")
 with multiprocessing.get_context("fork").Pool(3) as pool:
     assert os.getpid() not in pool.map(enqueue, range(9), chunksize=1)
+    # Without it the block ends by SIGTERM; a process that has a handler for that, as when coverage is measured, may
+    # miss it just before it waits for more to do, and be waited for in vain.
+    pool.close()
+    pool.join()
 monque.now("parent")
 monque.close()
 """
