@@ -21,8 +21,7 @@ from monque.sync import Monque
 
 # Python 3.12 and later warn of every fork of a process that has threads.
 warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-# Of a program that does not end, what it waits for is said before the test gives up.
-faulthandler.dump_traceback_later(50)
+faulthandler.register(signal.SIGUSR1)
 monque = Monque(sys.argv[1])
 """
 
@@ -36,7 +35,9 @@ def ended(process: Program) -> int | None:
     try:
         eventually(lambda: process.exit_code is not None, timeout=60)
     except AssertionError as error:
-        error.add_note(process.errors)
+        process.send(signal.SIGUSR1)
+        eventually(lambda: "most recent call first" in process.errors)
+        error.add_note(process.errors)  # what it waits for
         raise
     return process.exit_code
 
