@@ -119,20 +119,22 @@ def new_job(request: NewJob, *, now: datetime) -> Job[Any]:
     if request.on_conflict != "return":
         _check_on_conflict(request)
     return make_job(
-        id=ObjectId(),
-        name=request.name,
-        data={} if request.data is None else request.data,
-        status=JobStatus.PENDING,
-        next_run_at=_due(request.run_at, request.delay, now),
-        fail_count=0,
-        created_at=now,
-        updated_at=now,
-        unique_key=request.unique_key,
-        priority=_priority(request.priority),
-        timeout=None if request.timeout is None else _timeout(request.timeout),
-        retry=None if request.retry is None else _retry(request.retry),
-        tags=() if request.tags is None else check_tags(request.tags),
-        headers=NO_HEADERS if request.headers is None else check_headers(request.headers),
+        {
+            "id": ObjectId(),
+            "name": request.name,
+            "data": {} if request.data is None else request.data,
+            "status": JobStatus.PENDING,
+            "next_run_at": _due(request.run_at, request.delay, now),
+            "fail_count": 0,
+            "created_at": now,
+            "updated_at": now,
+            "unique_key": request.unique_key,
+            "priority": 0 if request.priority is None else _priority(request.priority),
+            "timeout": None if request.timeout is None else _timeout(request.timeout),
+            "retry": None if request.retry is None else _retry(request.retry),
+            "tags": () if request.tags is None else check_tags(request.tags),
+            "headers": NO_HEADERS if request.headers is None else check_headers(request.headers),
+        }
     )
 
 
@@ -164,11 +166,11 @@ def _check_on_conflict(request: NewJob) -> None:
 
 
 def _due(run_at: datetime | None, delay: Duration | None, now: datetime) -> datetime:
-    if run_at is not None and delay is not None:
+    if delay is None:
+        return now if run_at is None else check_run_at(run_at)
+    if run_at is not None:
         raise InvalidArgumentError("delay", delay, "either run_at or delay, not both")
-    if delay is not None:
-        return _after(delay, now)
-    return now if run_at is None else check_run_at(run_at)
+    return _after(delay, now)
 
 
 def check_run_at(run_at: object) -> datetime:
@@ -196,8 +198,6 @@ def _after(delay: object, now: datetime) -> datetime:
 
 
 def _priority(priority: object) -> int:
-    if priority is None:
-        return 0
     if isinstance(priority, bool) or not isinstance(priority, int) or not -10 <= priority <= 10:
         raise InvalidArgumentError("priority", priority, "a whole number from -10 to 10")
     return priority

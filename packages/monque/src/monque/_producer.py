@@ -81,7 +81,7 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        job = self.make(request)
+        job, _ = self._measured(request, self._clock.now())
         if not self._middleware:
             return await self._enqueue(request.on_conflict, job, session)
         with self.sending([job]) as (job,):

@@ -19,7 +19,7 @@ from monque.options import Timeout, seconds
 from monque.outcome import COMMITTED, RELEASED, Completed, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from bson import ObjectId
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -50,16 +50,16 @@ class Run(Scope):
         timers: Go off when it has taken too long.
     """
 
-    __slots__ = ("committed", "has_begun", "is_settled", "is_settling", "task", "timers", "token", "worker")
+    # Of the class, until something happens: there is a run for each job, and most have none of this.
+    has_begun = is_settled = is_settling = False
+    committed: Finished | None = None
+    timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def __init__(self, job: Job[Any], token: str, worker: AnyWorker, journal: Journal | None = None) -> None:
         super().__init__(job, journal, worker.keep_logs)
         self.token = token
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
-        self.has_begun = self.is_settled = self.is_settling = False
-        self.committed: Finished | None = None
-        self.timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def end(self, ending: BaseException | None = None) -> None:
         """Tell the handler to end. A task that is cancelled before its first step would never free its slot."""
@@ -123,7 +123,11 @@ class Runs:
         job = run.job
         run.has_begun = True
         try:
-            finished = Finished(job, run.token, RELEASED) if run.should_stop else await self._execute(run)
+            if run.should_stop:
+                finished = Finished(job, run.token, RELEASED)
+            else:
+                execution, started = self._execution(run), time.perf_counter()
+                finished = self._ended(run, await execution, time.perf_counter() - started)
             if finished.outcome is COMMITTED and run.committed is not None:
                 self._settler.let_go(job.id, run.token)
                 self._settler.announce(run.committed)
@@ -139,22 +143,22 @@ class Runs:
             self._agenda.vacate(job.name)
             self._signal.set()
 
-    async def _execute(self, run: Run) -> Finished:
+    def _execution(self, run: Run) -> Awaitable[Outcome]:
+        """What is to be awaited. Each run is made of as few coroutines as can be, since there are so many runs."""
         self._events.emit(ev.JobStartEvent, run.job)
-        worker, started = run.worker, time.perf_counter()
+        worker = run.worker
         timeout = worker.timeout if run.job.timeout is None else Timeout(run.job.timeout)
         if timeout is not None:
             self._limit(run, timeout)
-        if worker.transaction:
-            outcome = await self._transact(run)
-        else:
-            outcome = await self._executor.execute(worker, run)
+        return self._transact(run) if worker.transaction else self._executor.execute(worker, run)
+
+    def _ended(self, run: Run, outcome: Outcome, duration: float) -> Finished:
         for timer in run.timers:
             timer.cancel()
         if outcome is RELEASED and not self._stopping.is_set():
             # Nobody but a stop gives jobs back: the handler has cancelled itself.
             outcome = Failed(asyncio.CancelledError())
-        return self._finished(run, outcome, time.perf_counter() - started)
+        return self._finished(run, outcome, duration)
 
     def _finished(self, run: Run, outcome: Outcome, duration: float) -> Finished:
         retention = self._retention if run.worker.retention is None else run.worker.retention

@@ -124,7 +124,13 @@ class Settler:
         if not self.journal.is_blank:
             # Once they are settled, what they said last could not be written any more.
             await self.journal.flush((run.job.id, run.token) for run in finished)
-        held = [run for run in finished if self._is_held(run)]
+        held: list[Finished] = []
+        for run in finished:
+            if self.held.get(run.job.id) == run.token:
+                held.append(run)
+            else:
+                # It was claimed again, here, while the outcome waited to be written.
+                self._events.emit(ev.JobLostEvent, run.job)
         try:
             settled = await self._write(held) if held else None
         except Exception as error:  # noqa: BLE001  of ours or of a document's, and not to be cured by repeating it
@@ -133,7 +139,10 @@ class Settler:
             if settled is not None:
                 self.last = time.monotonic()
                 for run in held:
-                    if not (settled.lost and await self._is_resettled(run, settled)):
+                    if not (settled.lost or settled.refused):
+                        self.let_go(run.job.id, run.token)
+                        self.announce(run)
+                    elif not await self._is_resettled(run, settled):
                         self._close(run, settled)
         self._signal.set()
 
@@ -147,13 +156,6 @@ class Settler:
         else:
             for run in held:
                 await self._settle([run])
-
-    def _is_held(self, run: Finished) -> bool:
-        """Whether the job was not claimed again, here, while the outcome waited to be written."""
-        if self.held.get(run.job.id) == run.token:
-            return True
-        self._events.emit(ev.JobLostEvent, run.job)
-        return False
 
     async def _is_resettled(self, run: Finished, settled: Settled) -> bool:
         """Settle again what was not written because the job was given a schedule or a follow-up meanwhile."""
@@ -174,14 +176,14 @@ class Settler:
     def _close(self, run: Finished, settled: Settled) -> None:
         """The outcome is written, or never will be: say so."""
         job = run.job
-        if settled.refused and job.id in settled.refused and _has_result(run.outcome):
+        if job.id in settled.refused and _has_result(run.outcome):
             # The job as a whole may have become too large with it. What its handler did has happened, with or without.
             self.batch.add(replace(run, outcome=without_result(settled.refused[job.id])))
             return
         self.let_go(job.id, run.token)
-        if settled.lost and job.id in settled.lost:
+        if job.id in settled.lost:
             self._events.emit(ev.JobLostEvent, job)
-        elif settled.refused and job.id in settled.refused:
+        elif job.id in settled.refused:
             self._events.emit(ev.JobErrorEvent, settled.refused[job.id], job)
         else:
             self.announce(run)

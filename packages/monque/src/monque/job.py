@@ -526,9 +526,9 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     return _make(values)
 
 
-def make_job(**values: Any) -> Job[Any]:  # noqa: ANN401  the fields of a job
+def make_job(values: dict[str, Any]) -> Job[Any]:
     """A job with these fields; those that are not given are unset. They are not checked."""
-    return _make({**_DEFAULTS, **values})
+    return _make(_DEFAULTS | values)
 
 
 def _make(values: dict[str, Any]) -> Job[Any]:

@@ -223,7 +223,9 @@ def test_what_watch_tells() -> None:
     from monque.job import Progress, make_job
 
     job_id = ObjectId()
-    job = make_job(id=job_id, name="mail", status=JobStatus.PROCESSING, progress_report=Progress(0.4, None, NOW))
+    job = make_job(
+        {"id": job_id, "name": "mail", "status": JobStatus.PROCESSING, "progress_report": Progress(0.4, None, NOW)}
+    )
     assert _told(JobChange(job_id, job, "changed")) == f"{job_id} mail processing 40%"
     assert _told(JobChange(job_id, None, "deleted")) == f"{job_id} deleted"
     assert "name" in _told(JobChange(job_id, None, "changed", JobDocumentError(job_id, "name", "expected text")))

@@ -445,7 +445,7 @@ def test_a_document_of_the_node_library_is_a_job(document: dict[str, Any], unset
 def test_a_job_that_is_made_here_has_nothing_that_was_not_said(make_job: Callable[..., Job[Any]]) -> None:
     plain = make_job()
     said = {name: getattr(plain, name) for name in list(ATTRIBUTES.values())[: len(REQUIRED)]}
-    assert job_module.make_job(**said) == plain
+    assert job_module.make_job(said) == plain
 
 
 def test_a_plain_job_is_written_as_the_node_library_writes_it() -> None:
