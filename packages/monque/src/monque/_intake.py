@@ -79,7 +79,6 @@ class NewJob:
 
 
 _FIELDS = {field.name for field in fields(NewJob)}
-_UNSAID = {field.name: field.default for field in fields(NewJob)}
 
 
 def request_of(name: str | NewJob, data: object, **more: Any) -> NewJob:  # noqa: ANN401  the fields of a job
@@ -100,14 +99,15 @@ def as_new_job(item: NewJob | Mapping[str, Any] | tuple[str, Any]) -> NewJob:
         if len(item) == 2:
             return _request({"name": item[0], "data": item[1]})
     elif isinstance(item, Mapping) and "name" in item and _FIELDS.issuperset(item):
-        return _request(item)
+        return _request(dict(item))
     raise InvalidArgumentError("jobs", item, "NewJob values, mappings of their fields, or pairs (name, data)")
 
 
-def _request(said: Mapping[str, Any]) -> NewJob:
-    # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
+def _request(said: dict[str, Any]) -> NewJob:
+    # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost. What
+    # is not said is what the class has.
     request = object.__new__(NewJob)
-    object.__setattr__(request, "__dict__", {**_UNSAID, **said})
+    object.__setattr__(request, "__dict__", said)
     return request
 
 

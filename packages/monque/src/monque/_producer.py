@@ -46,6 +46,8 @@ _LONGEST_INSERT = 30.0
 class _Insert:
     """A job on its way into the collection, and the promise to say what is there in the end."""
 
+    __slots__ = ("job", "stored")
+
     def __init__(self, job: Job[Any]) -> None:
         self.job = job
         self.stored: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
@@ -81,7 +83,8 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        job, _ = self._measured(request, self._clock.now())
+        job = self._unmeasured(request, self._clock.now())
+        self._payloads.size(job.data)
         if not self._middleware:
             return await self._enqueue(request.on_conflict, job, session)
         with self.sending([job]) as (job,):
