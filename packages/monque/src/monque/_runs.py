@@ -50,16 +50,16 @@ class Run(Scope):
         timers: Go off when it has taken too long.
     """
 
-    # Of the class, until something happens: there is a run for each job, and most have none of this.
-    has_begun = is_settled = is_settling = False
-    committed: Finished | None = None
-    timers: tuple[asyncio.TimerHandle, ...] = ()
+    __slots__ = ("committed", "has_begun", "is_settled", "is_settling", "task", "timers", "token", "worker")
 
     def __init__(self, job: Job[Any], token: str, worker: AnyWorker, journal: Journal | None = None) -> None:
         super().__init__(job, journal, worker.keep_logs)
         self.token = token
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
+        self.has_begun = self.is_settled = self.is_settling = False
+        self.committed: Finished | None = None
+        self.timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def end(self, ending: BaseException | None = None) -> None:
         """Tell the handler to end. A task that is cancelled before its first step would never free its slot."""

@@ -36,17 +36,28 @@ class Scope:
             and what each is called with.
     """
 
-    # Of the class, until something happens: there is one for each job, and to most nothing of this does.
-    should_stop = is_lost = is_overdue = False
-    ending: BaseException | None = None
-    session: Any = None
-    returned: object = None
-    around: tuple[tuple[Any, object], ...] = ()
+    __slots__ = (
+        "around",
+        "ending",
+        "is_lost",
+        "is_overdue",
+        "job",
+        "journal",
+        "keep_logs",
+        "returned",
+        "session",
+        "should_stop",
+    )
 
     def __init__(self, job: Job[Any], journal: Journal | None = None, keep_logs: int = 0) -> None:
         self.job = job
         self.journal = journal
         self.keep_logs = keep_logs
+        self.should_stop = self.is_lost = self.is_overdue = False
+        self.ending: BaseException | None = None
+        self.session: Any = None
+        self.returned: object = None
+        self.around: tuple[tuple[Any, object], ...] = ()
 
     def note(self, note: object) -> None:
         """Take something down about the run, if anybody does."""
