@@ -216,12 +216,14 @@ def one_job() -> Any:
 
     now = datetime.now(UTC)
     return make_job(
-        id=ObjectId(),
-        name="add",
-        data={},
-        status=JobStatus.PENDING,
-        next_run_at=now,
-        fail_count=0,
-        created_at=now,
-        updated_at=now,
+        {
+            "id": ObjectId(),
+            "name": "add",
+            "data": {},
+            "status": JobStatus.PENDING,
+            "next_run_at": now,
+            "fail_count": 0,
+            "created_at": now,
+            "updated_at": now,
+        }
     )

@@ -16,11 +16,11 @@ from bson import ObjectId
 
 from monque._names import check_job_name, check_tags, check_unique_key
 from monque.errors import InvalidArgumentError, InvalidPayloadError, PayloadTooLargeError
-from monque.job import COUNTABLE, NO_HEADERS, JobStatus, make_job
+from monque.job import COUNTABLE, JobStatus, make_job
 from monque.options import Duration, Retry, is_duration, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from bson.codec_options import CodecOptions
 
@@ -114,28 +114,23 @@ def _request(said: dict[str, Any]) -> NewJob:
 def new_job(request: NewJob, *, now: datetime) -> Job[Any]:
     """Check a request and make the job of it. Whether its data can be stored is for `Payloads` to say."""
     check_job_name(request.name)
-    if request.unique_key is not None:
-        check_unique_key(request.unique_key)
     if request.on_conflict != "return":
         _check_on_conflict(request)
-    return make_job(
-        {
-            "id": ObjectId(),
-            "name": request.name,
-            "data": {} if request.data is None else request.data,
-            "status": JobStatus.PENDING,
-            "next_run_at": _due(request.run_at, request.delay, now),
-            "fail_count": 0,
-            "created_at": now,
-            "updated_at": now,
-            "unique_key": request.unique_key,
-            "priority": 0 if request.priority is None else _priority(request.priority),
-            "timeout": None if request.timeout is None else _timeout(request.timeout),
-            "retry": None if request.retry is None else _retry(request.retry),
-            "tags": () if request.tags is None else check_tags(request.tags),
-            "headers": NO_HEADERS if request.headers is None else check_headers(request.headers),
-        }
-    )
+    values: dict[str, Any] = {
+        "id": ObjectId(),
+        "name": request.name,
+        "data": {} if request.data is None else request.data,
+        "status": JobStatus.PENDING,
+        "next_run_at": _due(request.run_at, request.delay, now),
+        "fail_count": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    # What is not said of it, the job does not have either.
+    for field, given in vars(request).items():
+        if given is not None and field in _CHECKS:
+            values[field] = _CHECKS[field](given)
+    return make_job(values)
 
 
 def recurring_job(job: Job[Any], cron: Cron, codec: CodecOptions[Any]) -> Job[Any]:
@@ -248,6 +243,16 @@ def _header_size(name: object, text: object) -> int:
 def with_headers(job: Job[Any], headers: Mapping[str, str]) -> Job[Any]:
     """The same job with more headers; those that it has already stay as they are."""
     return replace(job, headers=check_headers({**headers, **job.headers}))
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "unique_key": check_unique_key,
+    "priority": _priority,
+    "timeout": _timeout,
+    "retry": _retry,
+    "tags": check_tags,
+    "headers": check_headers,
+}
 
 
 class Payloads:

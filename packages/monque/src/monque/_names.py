@@ -26,10 +26,11 @@ def _is_job_name(name: str) -> bool:
     return _acceptable(name, 255) and not any(character.isspace() for character in name)
 
 
-def check_unique_key(unique_key: object) -> None:
+def check_unique_key(unique_key: object) -> str:
     """Refuse what is no unique key: 1–1024 characters, no control characters."""
     if not _acceptable(unique_key, 1024):
         raise InvalidJobIdentifierError("unique_key", unique_key, "1–1024 characters without control characters")
+    return cast("str", unique_key)
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

@@ -479,9 +479,6 @@ _FIELDS = {
 _READING = {wire: (field.attribute, field.usual, field.read, field.optional) for wire, field in _FIELDS.items()}
 _REQUIRED = {field.attribute for field in _FIELDS.values() if not field.optional}
 _Job: type[Job[Any]] = Job
-_DEFAULTS: dict[str, Any] = {
-    field.name: field.default for field in fields(Job) if field.name not in (*_REQUIRED, "headers")
-}
 
 
 class _NoHeaders(dict[str, str]):
@@ -495,7 +492,9 @@ class _NoHeaders(dict[str, str]):
 
 
 NO_HEADERS = _NoHeaders()
-_DEFAULTS["headers"] = NO_HEADERS
+# What a job does not have, the class has. With all of its fields in it the dictionary of each job would be twice as
+# large, and twice the work for Python's garbage collector.
+type.__setattr__(Job, "headers", NO_HEADERS)
 
 
 def from_document(document: Mapping[str, Any]) -> Job[Any]:
@@ -503,7 +502,7 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
 
     Dates have to be aware, as they are in every collection of `monque._store`.
     """
-    values = _DEFAULTS.copy()
+    values: dict[str, Any] = {}
     wire = "?"
     try:
         for wire, value in document.items():
@@ -518,20 +517,16 @@ def from_document(document: Mapping[str, Any]) -> Job[Any]:
     except TypeError as mismatch:
         came = type(document[wire]).__name__
         raise JobDocumentError(document.get("_id"), wire, f"expected {mismatch}, got {came}") from None
-    if values["locked_at"] is not None:
+    if "locked_at" in values:
         values["started_at"] = values["locked_at"]
-    if len(values) < len(_FIELDS):
+    if not _REQUIRED.issubset(values):
         missing = next(wire for wire, field in _FIELDS.items() if field.attribute not in values)
         raise JobDocumentError(document.get("_id"), missing, f"expected {_expected(missing)}, it is absent")
-    return _make(values)
+    return make_job(values)
 
 
 def make_job(values: dict[str, Any]) -> Job[Any]:
-    """A job with these fields; those that are not given are unset. They are not checked."""
-    return _make(_DEFAULTS | values)
-
-
-def _make(values: dict[str, Any]) -> Job[Any]:
+    """A job with these fields, which it keeps; those that are not given are unset. They are not checked."""
     # Past the generated __init__, which sets the fields of a frozen value one by one, at several times the cost.
     job = object.__new__(_Job)
     object.__setattr__(job, "__dict__", values)
@@ -551,15 +546,13 @@ def to_document(job: Job[Any]) -> dict[str, Any]:
     values = vars(job)
     document = dict(zip(_ALWAYS, _values_of_always(values), strict=True))
     document["status"] = job.status.value
-    # All of it at once: for nearly every job there is nothing among it to write.
-    sometimes = _values_of_sometimes(values)
-    if sometimes != _USUAL:
-        said = zip(_SOMETIMES, sometimes, _USUAL, strict=True)
+    # Nearly every new job has nothing else.
+    if len(values) > len(_ALWAYS):
+        said = ((wire, values.get(attribute, usual), usual) for wire, (attribute, usual) in _SOMETIMES.items())
         document.update((wire, value) for wire, value, usual in said if value is not None and value != usual)
-    if job.timeout is not None or job.retry is not None or job.tags or job.headers:
         document.update(settings_document(job))
-    if job.follow_up is not None:
-        document["followUp"] = follow_up_document(job.follow_up)
+        if job.follow_up is not None:
+            document["followUp"] = follow_up_document(job.follow_up)
     return document
 
 
@@ -568,11 +561,10 @@ _ALWAYS = {wire: field.attribute for wire, field in _FIELDS.items() if not field
 _OF_SETTINGS = ("timeout", "retry", "tags", "headers")
 # What comes of runs is not among what is written for a new job.
 _OF_RUNS = ("errors", "progress", "result", "resultError", "logs", "startedAt")
+# With what they are in nearly every job.
 _SOMETIMES = {
-    wire: field.attribute
+    wire: (field.attribute, getattr(Job, field.attribute))
     for wire, field in _FIELDS.items()
     if field.optional and wire not in (*_OF_SETTINGS, "followUp", *_OF_RUNS)
 }
-_USUAL = tuple(_DEFAULTS[attribute] for attribute in _SOMETIMES.values())
 _values_of_always = itemgetter(*_ALWAYS.values())
-_values_of_sometimes = itemgetter(*_SOMETIMES.values())

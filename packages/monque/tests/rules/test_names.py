@@ -76,7 +76,7 @@ def test_each_tag_is_kept_once(given_: object, kept: tuple[str, ...]) -> None:
     assert check_tags(given_) == kept
 
 
-def accepts(check: Callable[[object], None], text: str) -> bool:
+def accepts(check: Callable[[object], object], text: str) -> bool:
     try:
         check(text)
     except InvalidJobIdentifierError:
