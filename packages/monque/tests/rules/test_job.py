@@ -573,3 +573,7 @@ def test_nobody_can_give_all_jobs_a_header() -> None:
         job.headers["a"] = "b"
     assert (job.headers, from_document(plain).headers, json.dumps(job.headers)) == ({}, {}, "{}")
     assert pickle.loads(pickle.dumps(job)) == copy.deepcopy(job) == job  # noqa: S301  our own
+    other = dataclasses.replace(job, priority=job.priority + 1)
+    again = pickle.loads(pickle.dumps(other))  # noqa: S301  our own
+    assert again == other
+    assert again.headers is job.headers
