@@ -83,8 +83,7 @@ class Producer:
 
     async def enqueue(self, request: NewJob, session: AsyncClientSession | None) -> Job[Any]:
         """Write one job; without a session grouped with those that others enqueue at this moment."""
-        job = self._unmeasured(request, self._clock.now())
-        self._payloads.size(job.data)
+        job = self.make(request)
         if not self._middleware:
             return await self._enqueue(request.on_conflict, job, session)
         with self.sending([job]) as (job,):
