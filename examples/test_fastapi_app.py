@@ -138,7 +138,7 @@ def counting(database: Documents, **query: object) -> Callable[[], int]:
     return lambda: database["monque_jobs"].count_documents({"name": "orders.confirm", **query})
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 async def test_a_thousand_orders_while_either_process_is_stopped(
     monque_environment: str, monque_database: Documents, tmp_path: Path
 ) -> None:

@@ -121,7 +121,7 @@ async def work_and_die(bank: Database[dict[str, Any]], orders: Orders, start: Ca
         processes.append(start())
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(120 + 5 * KILLS)
 async def test_processes_that_are_killed_at_any_moment_lose_and_double_no_cent(
     uri: str, bank: Database[dict[str, Any]], start: Callable[[], int]
 ) -> None:
