@@ -22,7 +22,7 @@ from _soak_account import Books
 from _soak_report import plot, rows
 from _soak_watch import Sample, sample
 
-from monque._upkeep import happens_within
+from monque._waiting import happens_within
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-import pymongo
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.database import Database
-from pymongo.errors import InvalidURI
+from pymongo.errors import AutoReconnect, InvalidURI
 
+from monque._store.driver import within
 from monque._store.errors import driver_errors
 from monque.errors import ConfigurationError
 
@@ -160,8 +160,8 @@ async def _closing(client: AsyncMongoClient[Any]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        with pymongo.timeout(_CLOSING):
-            await client.close()
+        with suppress(AutoReconnect):
+            await within(_CLOSING, client.close())
 
 
 # A newcomer with a wrong port should not wait for the driver's 30 s.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from monque import _transitions as transitions
-from monque._upkeep import happens_within
+from monque._waiting import happens_within
 from monque.job import LogLine, Progress
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from monque import events as ev
 from monque._recovery import Recovery, plan_recovery
+from monque._store.driver import call_off
 from monque._store.flow import OLDEST_LEASES
 from monque._store.orders import Orders
 from monque.options import seconds
@@ -105,8 +106,7 @@ class Lookout:
     async def finish(self) -> None:
         """Ask no more."""
         if self._hearing is not None:
-            self._hearing.cancel()
-            await asyncio.wait([self._hearing])
+            await call_off(self._hearing, self._flow.client)
 
     def heed(self) -> None:
         """Do as the instance was told, as far as that still holds."""

@@ -14,8 +14,6 @@ from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import pymongo
-
 from monque import events as ev
 from monque import logs
 from monque._bulk import Item, check_jobs
@@ -30,12 +28,14 @@ from monque._results import Waiting
 from monque._setup import Setup
 from monque._store import indexes
 from monque._store.doctor.examination import examine
+from monque._store.driver import within
 from monque._store.errors import driver_errors
 from monque._store.fleet import Fleet
 from monque._store.flow import Flow, job_collection
 from monque._store.jobs import Jobs
 from monque._store.mending import Mender, fix
-from monque._upkeep import outlast, repeatedly
+from monque._upkeep import repeatedly
+from monque._waiting import outlast
 from monque.errors import ConfigurationError, ConnectionError, MonqueError
 from monque.events import Events, Subscribe
 from monque.fleet import NOT_CONNECTED, Health, unwell
@@ -104,8 +104,7 @@ class _Connected:
 
     async def keep_clock(self) -> None:
         """The same, but not at any price."""
-        with pymongo.timeout(_CLOCK_PATIENCE):
-            await self.read_clock()
+        await within(_CLOCK_PATIENCE, self.read_clock())
 
     def server(self) -> tuple[str, int | None] | None:
         """The address of the server that takes writes, if one is known."""

@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-import pymongo
-from pymongo.errors import AutoReconnect, PyMongoError
+from pymongo.errors import PyMongoError
 
-from monque._upkeep import happens_within
+from monque._store.driver import within
+from monque._waiting import happens_within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,14 +54,7 @@ class Questions:
         asked = object()
         self._asked[asked] = time.monotonic()
         try:
-            with pymongo.timeout(self._limit):
-                return await question
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Nobody here has cancelled anything: it leaked out of the driver, and must not end the instance.
-            raise AutoReconnect("the driver gave up waiting for an answer") from error
+            return await within(self._limit, question)
         finally:
             del self._asked[asked]
 

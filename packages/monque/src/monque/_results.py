@@ -8,7 +8,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from monque._upkeep import happens_within
+from monque._waiting import happens_within
 from monque.errors import (
     ConnectionError,
     JobCancelledError,

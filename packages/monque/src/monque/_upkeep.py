@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from monque._waiting import happens_within, outlast
 from monque.events import JobErrorEvent
 
 if TYPE_CHECKING:
@@ -35,26 +36,3 @@ async def _repeat(action: Callable[[], Awaitable[None]], every: float, events: E
             await action()
         except Exception as error:  # noqa: BLE001  reported; the next round is another chance
             events.emit(JobErrorEvent, error)
-
-
-async def outlast(task: asyncio.Task[None]) -> None:
-    """Wait for `task` to end, even when the waiting is cancelled, and only then let the cancellation through."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    task.result()
-
-
-async def happens_within(event: asyncio.Event, timeout: float) -> bool:
-    """Wait for `event` for at most `timeout` seconds; say whether it happened."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait([waiting], timeout=timeout)
-    finally:
-        waiting.cancel()
-    return event.is_set()

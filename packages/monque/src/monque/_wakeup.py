@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import pymongo
 from pymongo.errors import OperationFailure
 
+from monque._store.driver import reached, within
 from monque._store.errors import NOT_ALLOWED
+from monque._waiting import outlast
 from monque.errors import MonqueError
 from monque.events import (
     ChangeStreamClosedEvent,
@@ -24,11 +25,11 @@ from monque.events import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from pymongo.asynchronous.change_stream import AsyncChangeStream
+    from pymongo import AsyncMongoClient
 
     from monque._setup import Setup
+    from monque._store.stream import Stream
 
-    Stream = AsyncChangeStream[dict[str, Any]]
     Open = Callable[[], Awaitable[Stream]]
 
 # An idle stream costs one command in this time.
@@ -37,8 +38,6 @@ _MAX_AWAIT = 60.0
 _GRACE = 15.0
 # A stream that was not read for so long is given up for a fresh one.
 _CATCH_UP = 1.0
-# A server that does not confirm the end of a stream will forget it by itself.
-_CLOSING = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -84,7 +83,7 @@ class Hint:
 
 
 async def watch(
-    open_stream: Open, wanted: asyncio.Event, *, first_pause: float = _FIRST_PAUSE
+    client: AsyncMongoClient[Any], open_stream: Open, wanted: asyncio.Event, *, first_pause: float = _FIRST_PAUSE
 ) -> AsyncGenerator[Connected | Broken | Hint]:
     """Hints, read while they are `wanted`, from one fresh stream after another.
 
@@ -94,7 +93,8 @@ async def watch(
     pause, left_behind = first_pause, False
     while True:
         try:
-            async with await _open(open_stream) as stream:
+            await reached(client, _GRACE)
+            async with _opened(open_stream) as stream:
                 yield Connected(again=left_behind)
                 pause, left_behind = first_pause, False
                 # One that the server has ended for good raises nothing: it answers at once, for ever, with nothing.
@@ -112,21 +112,19 @@ async def watch(
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-async def _open(open_stream: Open) -> Stream:
-    """Open a stream, even when that is cancelled: the driver forgets a connection whose making is cut short."""
-    with pymongo.timeout(_GRACE):
-        opening = asyncio.ensure_future(open_stream())
+@asynccontextmanager
+async def _opened(open_stream: Open) -> AsyncGenerator[Stream]:
+    """A stream, which is closed again.
+
+    It is opened even when that is cancelled, since the driver forgets a connection whose making is cut short, and
+    nobody else would wait for it; its time limit is its end.
+    """
+    opening = asyncio.ensure_future(within(_GRACE, open_stream()))
     try:
-        await asyncio.wait([opening])
-    except asyncio.CancelledError:
-        # However often it is cancelled: nobody else would wait for it. The time limit is its end.
-        while not opening.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([opening])
+        yield await outlast(opening)
+    finally:
         if opening.exception() is None:
-            await opening.result().close()
-        raise
-    return opening.result()
+            await outlast(asyncio.ensure_future(opening.result().close()))
 
 
 async def _is_left_behind(wanted: asyncio.Event) -> bool:
@@ -139,9 +137,7 @@ async def _is_left_behind(wanted: asyncio.Event) -> bool:
 
 
 async def _next(stream: Stream) -> Hint | None:
-    # The driver's own timeout, since it also holds for what the driver does about a read that failed.
-    with pymongo.timeout(_MAX_AWAIT + _GRACE):
-        change = await stream.try_next()
+    change = await stream.next(_MAX_AWAIT + _GRACE)
     if change is None:
         return None
     name, due = change.get("name"), change.get("due")
@@ -194,7 +190,7 @@ class Wakeup:
         finally:
             self._leaving = True
             for task in self._following:
-                _end(task)
+                task.cancel()
             while self._following:
                 await asyncio.wait(self._following)
             if self.streaming:
@@ -210,7 +206,7 @@ class Wakeup:
     def restart(self) -> None:
         """Listen for the names there are now."""
         if self._hearing_of_jobs is not None and not self._leaving:
-            _end(self._hearing_of_jobs)
+            self._hearing_of_jobs.cancel()
             self._hearing_of_jobs = self._follow(self._open_jobs)
 
     async def _open_jobs(self) -> Stream:
@@ -226,7 +222,7 @@ class Wakeup:
         return task
 
     async def _hear(self, open_stream: Open) -> None:
-        async for news in watch(open_stream, self._wanted):
+        async for news in watch(self._flow.client, open_stream, self._wanted):
             if isinstance(news, Hint):
                 self._notice(news)
             elif isinstance(news, Connected):
@@ -257,17 +253,6 @@ class Wakeup:
             self._events.emit(ChangeStreamErrorEvent, error)
             self._events.emit(ChangeStreamFallbackEvent, _short(error))
             self._notice(None)
-
-
-def _end(task: asyncio.Task[None]) -> None:
-    """Cancel it until it has ended.
-
-    Until Python 3.12 `asyncio.wait_for`, which the driver uses, swallows a cancellation that comes at the moment of the
-    answer (https://github.com/python/cpython/issues/86296). And a server need not confirm the end of a stream.
-    """
-    if not task.done():
-        task.cancel()
-        asyncio.get_running_loop().call_later(_CLOSING, _end, task)
 
 
 def _short(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from monque import (
     ShutdownTimeoutError,
 )
 from monque._shutdown import Shutdown
+from monque._store import driver
 from monque.testing import Program, eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
@@ -352,6 +353,26 @@ async def test_a_stop_during_an_outage_ends_in_time(lab: Lab, kind: str, little_
         await monque.close()
         assert time.monotonic() - begun < 15
     assert not our_tasks()
+
+
+async def test_a_stop_ends_even_if_the_driver_hangs(
+    lab: Lab, little_time_to_clean_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_GRACE", 0.1)
+    monque = lab.monque(lease=Lease(timeout=0.9), shutdown_timeout=0.5)
+    record, runs = Record(monque), Gate(stubborn=False)
+    monque.worker("slow", runs)
+    await monque.initialize()
+    await monque.start()
+    await monque.enqueue("slow")
+    await runs.reached()
+    assert monque._connected is not None
+    # Whatever is asked through this client from now on waits for ever; so it is when a handler of somebody's was
+    # cancelled at the wrong moment.
+    async with monque._connected.client._topology._lock:
+        await monque.stop()
+        await monque.close()
+    assert any("it hangs" in str(event.error) for event in record.of(JobErrorEvent))
 
 
 async def test_a_stop_in_a_pause_after_an_error_does_not_wait_for_its_end(lab: Lab) -> None:

@@ -106,9 +106,10 @@ async def test_many_workers_declared_while_running_end_in_one_stream(lab: Lab) -
 async def test_listening_ends_wherever_it_is_cancelled(database: Any) -> None:
     flow, wanted = Flow(job_collection(database, "monque_jobs")), asyncio.Event()
     wanted.set()
+    await database.command("ping")
 
     async def listen(listens: asyncio.Event) -> None:
-        async for _ in wakeup_module.watch(lambda: flow.watch(["greet"], max_await=60), wanted):
+        async for _ in wakeup_module.watch(flow.client, lambda: flow.watch(["greet"], max_await=60), wanted):
             listens.set()
 
     for steps in range(50):
@@ -117,7 +118,7 @@ async def test_listening_ends_wherever_it_is_cancelled(database: Any) -> None:
         await listens.wait()
         for _ in range(steps):
             await asyncio.sleep(0)
-        wakeup_module._end(listening)
+        listening.cancel()
         await eventually(listening.done)
 
 
@@ -378,7 +379,8 @@ async def test_a_stream_that_cannot_be_opened_after_busy_times_is_announced_when
     monkeypatch.setattr(wakeup_module, "_CATCH_UP", 0)
     unlucky, wanted = Unlucky(Flow(job_collection(database, "monque_jobs"))), asyncio.Event()
     wanted.set()
-    news = wakeup_module.watch(unlucky.watch, wanted, first_pause=0)
+    await database.command("ping")
+    news = wakeup_module.watch(database.client, unlucky.watch, wanted, first_pause=0)
     assert await anext(news) == Connected(again=False)
     monque_database.monque_jobs.insert_one({"name": "greet", "status": "pending"})
     assert isinstance(await anext(news), Hint)
@@ -441,7 +443,11 @@ async def test_an_opening_that_is_cancelled_and_fails_anyway_stays_cancelled() -
         await failing.wait()
         raise OperationFailure("no stream")
 
-    opening = asyncio.create_task(wakeup_module._open(fail))
+    async def opened() -> None:
+        async with wakeup_module._opened(fail):
+            raise AssertionError
+
+    opening = asyncio.create_task(opened())
     await begun.wait()
     opening.cancel()
     failing.set()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from monque._upkeep import happens_within, repeatedly
+from monque._upkeep import repeatedly
+from monque._waiting import happens_within
 from monque.events import Events
 
 if TYPE_CHECKING:

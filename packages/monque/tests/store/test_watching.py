@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +20,7 @@ from monque import (
     JobStatus,
     Monque,
 )
-from monque._store.watching import _change, _heed_cancellation, _times_cancelled
+from monque._store.watching import _change
 from monque.testing import eventually
 
 from .support import FUTURE, stored
@@ -148,15 +148,6 @@ async def test_leaving_the_iteration_ends_it(monque: Monque, raw: Collection[Doc
     assert [change async for change in changes] == []
 
 
-async def test_it_ends_while_it_waits(monque: Monque) -> None:
-    async with monque.jobs.watch() as changes:
-        waiting = asyncio.create_task(anext(changes, None))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-
-
 async def test_it_ends_wherever_it_is_cancelled_and_goes_on_where_it_was(monque: Monque) -> None:
     async with monque.jobs.watch() as changes:
         for steps in range(50):
@@ -168,21 +159,6 @@ async def test_it_ends_wherever_it_is_cancelled_and_goes_on_where_it_was(monque:
             assert reading.cancelled()
             job = await monque.enqueue("greet")
             assert await told(changes, 1) == [JobChange(job.id, job, "created")]
-
-
-async def test_a_cancellation_that_the_driver_swallowed_is_heeded() -> None:
-    async def swallow() -> None:
-        before = _times_cancelled()
-        _heed_cancellation(before)
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(60)
-        _heed_cancellation(before)
-
-    reading = asyncio.create_task(swallow())
-    await asyncio.sleep(0)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
 
 
 async def test_it_goes_on_where_it_was_after_errors(lab: Lab) -> None:

@@ -20,11 +20,13 @@ from pymongo.read_concern import ReadConcern
 
 from monque import _transitions as transitions
 from monque._codec import with_stand_ins
+from monque._store.driver import within
 from monque._store.errors import NOT_ALLOWED, TOO_LARGE, is_key_taken
 from monque._store.indexes import ACTIVE, CLAIM, UNIQUE
 from monque._store.mending import Mender
 from monque._store.orders import Orders, fleet_of, read_orders, told, watch_orders
 from monque._store.search import Search, Sighting, is_id, portions, union
+from monque._store.stream import Stream, open_stream
 from monque.errors import JobDocumentError
 from monque.job import Job, JobStatus, from_document, to_document
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from bson import ObjectId
     from bson.codec_options import CodecOptions
-    from pymongo.asynchronous.change_stream import AsyncChangeStream
+    from pymongo import AsyncMongoClient
     from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
@@ -183,6 +185,11 @@ class Flow:
         """Where the jobs are."""
         return self._jobs
 
+    @property
+    def client(self) -> AsyncMongoClient[Any]:
+        """The driver's client."""
+        return self._jobs.database.client
+
     async def insert(self, jobs: Sequence[Job[Any]]) -> list[Job[Any] | Exception]:
         """Store new jobs. In place of one whose unique key is taken comes the job that has it.
 
@@ -298,9 +305,9 @@ class Flow:
     async def endings(self, jobs: Sequence[ObjectId]) -> dict[ObjectId, tuple[str, Document | None]]:
         """Of those of `jobs` that exist: their status, and the document if they have ended; one command."""
         ended = {"$cond": [{"$in": ["$status", _ENDED]}, "$$ROOT", "$$REMOVE"]}
-        with pymongo.timeout(_LONGEST_LOOK):
-            found = self._glance.find({"_id": {"$in": jobs}}, {"status": 1, "job": ended}).batch_size(len(jobs) + 1)
-            return {row["_id"]: (str(row.get("status")), row.get("job")) async for row in found}
+        found = self._glance.find({"_id": {"$in": jobs}}, {"status": 1, "job": ended}).batch_size(len(jobs) + 1)
+        rows = await within(_LONGEST_LOOK, found.to_list())
+        return {row["_id"]: (str(row.get("status")), row.get("job")) for row in rows}
 
     async def survey(self, names: Sequence[str], age: float, instance: str = "") -> Survey:
         """When the next job of `names` is due, which leases are the oldest, what the instance was told; one command.
@@ -360,29 +367,26 @@ class Flow:
         )
         return None if document is None else from_document(document)
 
-    async def watch(self, names: Sequence[str], *, max_await: float) -> AsyncChangeStream[Document]:
+    async def watch(self, names: Sequence[str], *, max_await: float) -> Stream:
         """A stream of hints: what may have become due, by name where that is known without asking."""
         pending = {"fullDocument.status": JobStatus.PENDING.value, "fullDocument.name": {"$in": names}}
         updated = "updateDescription.updatedFields"
-        wanted = [
+        wanted: list[Document] = [
             {"operationType": {"$in": ["insert", "replace"]}, **pending},
             {"operationType": "update", f"{updated}.status": JobStatus.PENDING.value},
             {"operationType": "update", f"{updated}.nextRunAt": {"$exists": True}},
             {"operationType": "update", f"{updated}.status": JobStatus.CANCELLED.value},
         ]
         is_cancelled = {"$eq": [f"${updated}.status", JobStatus.CANCELLED.value]}
-        project = {
+        fields = {
             "name": "$fullDocument.name",
             "due": {"$ifNull": ["$fullDocument.nextRunAt", f"${updated}.nextRunAt"]},
             "at": "$wallTime",
             "cancelled": {"$cond": [is_cancelled, "$documentKey._id", "$$REMOVE"]},
         }
-        jobs = self._glance.with_options(read_concern=ReadConcern("majority"))
-        return await jobs.watch(
-            [{"$match": {"$or": wanted}}, {"$project": project}], max_await_time_ms=round(max_await * 1000)
-        )
+        return await open_stream(self._glance, wanted, fields, max_await=max_await)
 
-    async def watch_orders(self, instance: str, *, max_await: float) -> AsyncChangeStream[Document]:
+    async def watch_orders(self, instance: str, *, max_await: float) -> Stream:
         """A stream of hints that an instance may have been told something new."""
         return await watch_orders(self._fleet, instance, max_await=max_await)
 

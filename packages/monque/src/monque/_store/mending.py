@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pymongo.errors import OperationFailure
 
 from monque._store import indexes
+from monque._store.driver import call_off
 from monque._store.errors import INDEX_MISSING, is_index_missing
 from monque.diagnosis import IndexFix
 from monque.errors import ConnectionError
@@ -77,8 +78,7 @@ class Mender:
     async def close(self) -> None:
         """Wait for no index any more."""
         if self._creating is not None:
-            self._creating.cancel()
-            await asyncio.wait([self._creating])
+            await call_off(self._creating, self._jobs.database.client)
 
 
 async def fix(

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pymongo.read_concern import ReadConcern
+from monque._store.stream import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pymongo.asynchronous.change_stream import AsyncChangeStream
     from pymongo.asynchronous.collection import AsyncCollection
 
+    from monque._store.stream import Stream
     from monque.job import Job
 
 Document = dict[str, Any]
@@ -75,18 +75,13 @@ def read_orders(rows: Sequence[Document]) -> Orders:
     )
 
 
-async def watch_orders(
-    fleet: AsyncCollection[Document], instance: str, *, max_await: float
-) -> AsyncChangeStream[Document]:
+async def watch_orders(fleet: AsyncCollection[Document], instance: str, *, max_await: float) -> Stream:
     """A stream of hints that some instances, this one perhaps, were told something new."""
     wanted = [
         {"documentKey._id": PAUSES["_id"]},
         {"documentKey._id": instance_id(instance), "updateDescription.updatedFields.draining": {"$exists": True}},
     ]
-    return await fleet.with_options(read_concern=ReadConcern("majority")).watch(
-        [{"$match": {"$or": wanted}}, {"$project": {"at": "$wallTime", "order": {"$literal": True}}}],
-        max_await_time_ms=round(max_await * 1000),
-    )
+    return await open_stream(fleet, wanted, {"at": "$wallTime", "order": {"$literal": True}}, max_await=max_await)
 
 
 def instance_id(instance: str) -> str:

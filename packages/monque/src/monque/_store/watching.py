@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from monque._store.driver import undisturbed, within
 from monque._store.filters import conditions, job_ids, only, statuses
 from monque.errors import ChangeStreamsUnavailableError, ConnectionError, JobDocumentError
 from monque.job import Job, from_document
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["JobChange", "Watch"]
 
 _MAX_AWAIT = 1000
+# A read that takes so many seconds hangs on a dead connection.
+_PATIENCE = 15.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _NOT_A_REPLICA_SET = 40573
 # The history does not go back as far as the token does, or the token is of no use: a new stream has to begin now.
@@ -61,6 +64,7 @@ class Watch:
     """
 
     def __init__(self, jobs: AsyncCollection[Document], filter: JobFilter) -> None:  # noqa: A002  what it is
+        self._client = jobs.database.client
         self._jobs = jobs.with_options(read_concern=ReadConcern("majority"))
         self._pipeline: list[Document] = [{"$match": {"$or": _wanted(filter)}}, {"$project": _FIELDS}]
         self._stream: AsyncChangeStream[Document] | None = None
@@ -83,10 +87,10 @@ class Watch:
         return self
 
     async def __anext__(self) -> JobChange:
-        pause, cancelled = _FIRST_PAUSE, _times_cancelled()
+        pause = _FIRST_PAUSE
         while not self._closed:
             try:
-                change = await self._next(cancelled)
+                change = await self._next()
             except PyMongoError as error:
                 if not _may_pass(error):
                     raise _meaning(error) from error
@@ -105,11 +109,10 @@ class Watch:
         self._closed = True
         await self._drop()
 
-    async def _next(self, cancelled: int) -> JobChange | None:
+    async def _next(self) -> JobChange | None:
         stream = self._stream or await self._open()
         try:
-            document = await stream.try_next()
-            _heed_cancellation(cancelled)
+            document = await undisturbed(within(_PATIENCE, stream.try_next()), self._client)
         except asyncio.CancelledError:
             # The driver has closed the stream, and another one goes on where this one was.
             await self._drop()
@@ -122,9 +125,10 @@ class Watch:
         return None if document is None else _change(document)
 
     async def _open(self) -> AsyncChangeStream[Document]:
-        self._stream = await self._jobs.watch(
+        opening = self._jobs.watch(
             self._pipeline, full_document="updateLookup", max_await_time_ms=_MAX_AWAIT, resume_after=self._token
         )
+        self._stream = await undisturbed(opening, self._client)
         self._token = self._stream.resume_token
         return self._stream
 
@@ -132,21 +136,6 @@ class Watch:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.close()
-
-
-def _times_cancelled() -> int:
-    """How often the current task was cancelled, and not called back."""
-    return cast("asyncio.Task[Any]", asyncio.current_task()).cancelling()
-
-
-def _heed_cancellation(before: int) -> None:
-    """End the current task if it was cancelled more often than `before`.
-
-    Until Python 3.12 `asyncio.wait_for`, which the driver uses, swallows a cancellation that comes at the moment of the
-    answer (https://github.com/python/cpython/issues/86296).
-    """
-    if _times_cancelled() > before:
-        raise asyncio.CancelledError
 
 
 _FIELDS = {"operationType": 1, "documentKey": 1, "fullDocument": 1}

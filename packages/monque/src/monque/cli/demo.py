@@ -15,7 +15,7 @@ from cyclopts import Parameter, validators
 
 from monque import Concurrency, JobStatus, Monque, Options, Polling, Retry
 from monque._store.errors import driver_errors
-from monque._upkeep import happens_within
+from monque._waiting import happens_within
 from monque.cli._analysis import find_files
 from monque.cli._analyst import Analyst
 from monque.cli._errors import UsageError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from monque import Concurrency, Job, JobCompleteEvent, Monque, Options
-from monque._upkeep import happens_within
+from monque._waiting import happens_within
 from monque.cli._bench.errors import BenchError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from monque._upkeep import happens_within
+from monque._waiting import happens_within
 from monque.cli._worker import process as program
 from monque.cli._worker.process import LOADED, RETIRING
 
