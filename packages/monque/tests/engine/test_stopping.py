@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo import AsyncMongoClient
 
 from monque import (
     ChangeStreamClosedEvent,
@@ -21,10 +22,14 @@ from monque import (
     JobFailEvent,
     JobStartEvent,
     Lease,
+    Monque,
+    Options,
+    Polling,
     ShutdownTimeoutError,
+    _wakeup,
 )
 from monque._shutdown import Shutdown
-from monque._store import driver
+from monque._store import driver, stream
 from monque.testing import Program, eventually
 
 from .support import NO_POLLS, Gate, Proxy, Record, our_tasks, working
@@ -358,21 +363,23 @@ async def test_a_stop_during_an_outage_ends_in_time(lab: Lab, kind: str, little_
 async def test_a_stop_ends_even_if_the_driver_hangs(
     lab: Lab, little_time_to_clean_up: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "_GRACE", 0.1)
-    monque = lab.monque(lease=Lease(timeout=0.9), shutdown_timeout=0.5)
-    record, runs = Record(monque), Gate(stubborn=False)
-    monque.worker("slow", runs)
-    await monque.initialize()
-    await monque.start()
-    await monque.enqueue("slow")
-    await runs.reached()
-    assert monque._connected is not None
-    # Whatever is asked through this client from now on waits for ever; so it is when a handler of somebody's was
-    # cancelled at the wrong moment.
-    async with monque._connected.client._topology._lock:
-        await monque.stop()
-        await monque.close()
-    assert any("it hangs" in str(event.error) for event in record.of(JobErrorEvent))
+    for module, name in ((driver, "_GRACE"), (driver, "_AGAIN"), (stream, "_CLOSING"), (_wakeup, "_GRACE")):
+        monkeypatch.setattr(module, name, 0.1)
+    async with AsyncMongoClient[dict[str, Any]](lab.uri) as client:
+        monque = Monque(client, Options(lease=Lease(timeout=0.9), polling=Polling(0.2, 0.2), shutdown_timeout=0.5))
+        record, runs = Record(monque), Gate(stubborn=False)
+        monque.worker("slow", runs)
+        await monque.initialize()
+        await monque.start()
+        await monque.enqueue("slow")
+        await runs.reached()
+        # Whatever is asked through this client waits for ever now. So it is when what somebody else asked through it
+        # was cancelled at the wrong moment.
+        async with client._topology._lock:
+            await eventually(lambda: any("it hangs" in str(event.error) for event in record.of(JobErrorEvent)))
+            await monque.stop()
+            await monque.close()
+        await eventually(lambda: not our_tasks())
 
 
 async def test_a_stop_in_a_pause_after_an_error_does_not_wait_for_its_end(lab: Lab) -> None:

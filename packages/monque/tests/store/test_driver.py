@@ -73,6 +73,16 @@ async def test_a_driver_that_does_not_even_give_up_is_given_up(monkeypatch: pyte
         await within(0.01, for_ever())
 
 
+async def test_a_driver_that_hangs_in_what_it_does_about_it_is_given_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_GRACE", 0.01)
+    quick(monkeypatch)
+    with pytest.raises(AutoReconnect, match="it hangs"):
+        await within(0.01, swallowing(3))
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
 async def test_a_limit_can_be_cancelled() -> None:
     waiting = asyncio.create_task(within(60, for_ever()))
     await asyncio.sleep(0)

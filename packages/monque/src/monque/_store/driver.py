@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pymongo
 from pymongo.errors import AutoReconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Coroutine, Generator
 
     from pymongo import AsyncMongoClient
 
@@ -29,23 +30,45 @@ _GRACE = 5.0
 _AGAIN, _SOON = 1.0, 0.05
 # What waits for a server longer than the driver does, unless it is told otherwise, hangs as well.
 _LONGEST_WAIT = 30.0
-# Of a cancellation that nobody asked for: it has leaked out of the driver, and must not end who awaits that.
 _LEAKED = "the driver gave up waiting for an answer"
 
 
 async def within(limit: float, call: Awaitable[T]) -> T:
     """Await the driver for at most so many seconds, by its own clock and, should it hang, by that of the event loop."""
+    with _giving_up(limit + _GRACE), pymongo.timeout(limit):
+        return await call
+
+
+@contextmanager
+def _giving_up(after: float) -> Generator[None]:
+    """Cancel the current task after so many seconds, until the block has ended: the first time may not do.
+
+    A driver that hangs is interrupted in what it does, but then also in what it does about that.
+    """
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    loop = asyncio.get_running_loop()
+    before, given_up = task.cancelling(), 0
+    timer: asyncio.TimerHandle
+
+    def give_up() -> None:
+        nonlocal given_up, timer
+        given_up += 1
+        task.cancel()
+        timer = loop.call_later(_AGAIN, give_up)
+
+    timer = loop.call_later(after, give_up)
     try:
-        async with asyncio.timeout(limit + _GRACE):
-            with pymongo.timeout(limit):
-                return await call
-    except TimeoutError as error:
-        raise AutoReconnect(f"the driver has not even given up after {limit + _GRACE:g} s: it hangs") from error
+        yield
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if task.cancelling() > before + given_up:
             raise
-        raise AutoReconnect(_LEAKED) from error
+        hangs = f"the driver has not even given up after {after:g} s: it hangs"
+        # Of a cancellation that nobody asked for: it has leaked out of the driver, and must not end who awaits that.
+        raise AutoReconnect(hangs if given_up else _LEAKED) from error
+    finally:
+        timer.cancel()
+        for _ in range(given_up):
+            task.uncancel()
 
 
 def knows_server(client: AsyncMongoClient[Any]) -> bool:
