@@ -192,7 +192,7 @@ async def test_a_server_is_not_waited_for_any_longer_than_that(lost: Client) -> 
 
 async def test_a_stream_is_not_read_on_while_no_server_is_known(lost: Client, connected: Client) -> None:
     cursor = await connected["app"].jobs.aggregate([{"$changeStream": {}}])
-    stream = Stream(cursor, lost["app"].jobs)
+    stream = Stream(cursor, lost)
     with pytest.raises(AutoReconnect, match="no server is in reach"):
         await stream.next(60)
     await stream.close()

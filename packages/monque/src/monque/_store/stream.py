@@ -13,6 +13,7 @@ from monque._store.driver import reached, undisturbed, within
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pymongo import AsyncMongoClient
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 
@@ -29,9 +30,9 @@ class Stream:
     that does could not be cancelled at any moment, see `monque._store.driver`. This one breaks.
     """
 
-    def __init__(self, cursor: AsyncCommandCursor[Document], jobs: AsyncCollection[Document]) -> None:
+    def __init__(self, cursor: AsyncCommandCursor[Document], client: AsyncMongoClient[Any]) -> None:
         self._cursor = cursor
-        self._client = jobs.database.client
+        self._client = client
 
     @property
     def alive(self) -> bool:
@@ -57,7 +58,7 @@ async def open_stream(
     collection: AsyncCollection[Document], wanted: Sequence[Document], fields: Document, *, max_await: float
 ) -> Stream:
     """A stream of the `fields` of changes that are `wanted`, any of these; a read lasts at most `max_await` seconds."""
-    settled = collection.with_options(read_concern=ReadConcern("majority"))
+    confirmed = collection.with_options(read_concern=ReadConcern("majority"))
     pipeline: list[Document] = [{"$changeStream": {}}, {"$match": {"$or": list(wanted)}}, {"$project": fields}]
-    cursor = await settled.aggregate(pipeline, maxAwaitTimeMS=round(max_await * 1000))
-    return Stream(cursor, collection)
+    cursor = await confirmed.aggregate(pipeline, maxAwaitTimeMS=round(max_await * 1000))
+    return Stream(cursor, collection.database.client)
