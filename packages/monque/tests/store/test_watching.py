@@ -20,7 +20,8 @@ from monque import (
     JobStatus,
     Monque,
 )
-from monque._store.watching import _change
+from monque._store import watching
+from monque._store.watching import _change, _may_pass
 from monque.testing import eventually
 
 from .support import FUTURE, stored
@@ -28,6 +29,7 @@ from .support import FUTURE, stored
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
     from pymongo.collection import Collection
+    from pymongo.errors import PyMongoError
 
     from monque import Watch
 
@@ -161,15 +163,28 @@ async def test_it_ends_wherever_it_is_cancelled_and_goes_on_where_it_was(monque:
             assert await told(changes, 1) == [JobChange(job.id, job, "created")]
 
 
-async def test_it_goes_on_where_it_was_after_errors(lab: Lab) -> None:
+@pytest.mark.parametrize("how", [{"closeConnection": True}, {"errorCode": 50}], ids=["out of reach", "too slow"])
+async def test_it_goes_on_where_it_was_after_errors(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    # The driver tries again by itself for as long.
+    monkeypatch.setattr(watching, "_PATIENCE", 0.2)
+    failed = asyncio.Event()
+
+    def may_pass(error: PyMongoError) -> bool:
+        failed.set()
+        return _may_pass(error)
+
+    monkeypatch.setattr(watching, "_may_pass", may_pass)
     async with lab.connected() as database, Monque(database) as monque, monque.jobs.watch() as changes:
         first = await monque.enqueue("work", 1)
         assert [change.job_id for change in await told(changes, 1)] == [first.id]
-        # The driver tries again once by itself; these are more.
-        with lab.failing("getMore", "aggregate", mode={"times": 4}, closeConnection=True):
+        with lab.failing("getMore", "aggregate", **how):
             waiting = asyncio.create_task(told(changes, 2))
             lab.jobs.insert_many(missed := [stored(), stored()])
-            assert [change.job_id for change in await waiting] == [one["_id"] for one in missed]
+            await asyncio.wait_for(failed.wait(), 30)
+        monkeypatch.setattr(watching, "_PATIENCE", 15)
+        assert [change.job_id for change in await waiting] == [one["_id"] for one in missed]
 
 
 @pytest.mark.parametrize("code", [286, 280, 260])

@@ -176,9 +176,9 @@ def _change(document: Document) -> JobChange | None:
 
 def _may_pass(error: PyMongoError) -> bool:
     """Whether another stream, later, may do better."""
-    if isinstance(error, OperationFailure):
+    if isinstance(error, OperationFailure) and not error.timeout:
         return error.code in _LOST or error.has_error_label("ResumableChangeStreamError")
-    return isinstance(error, ConnectionFailure)
+    return error.timeout or isinstance(error, ConnectionFailure)
 
 
 def _meaning(error: PyMongoError) -> ChangeStreamsUnavailableError | ConnectionError:
