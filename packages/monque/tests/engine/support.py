@@ -255,7 +255,7 @@ class Proxy:
         self._to = next(iter(host.topology_description.server_descriptions()))
         host.close()
         self._writers: list[asyncio.StreamWriter] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._speaking = asyncio.Event()
         self._speaking.set()
         self.mute_streams = False
@@ -269,11 +269,12 @@ class Proxy:
             yield self
         finally:
             server.close()
-            self.cut()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
+            # One that is about to make a connection would go on otherwise, and nobody would close that any more.
+            while self._tasks:
+                for task in self._tasks:
+                    task.cancel()
                 await asyncio.wait(self._tasks)
+            self.cut()
 
     def uri(self, bench: Bench, **settings: Any) -> str:
         more = "".join(f"&{name}={value}" for name, value in settings.items())
@@ -293,17 +294,22 @@ class Proxy:
         self._writers.clear()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._remember(asyncio.current_task())
+        self._writers.append(writer)
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._to)
         except OSError:
             writer.close()
             return
-        self._writers += [writer, there_writer]
+        self._writers.append(there_writer)
         line = _Line()
         for source, target, outward in ((reader, there_writer, True), (there_reader, writer, False)):
-            task = asyncio.create_task(self._pump(source, target, line, outward=outward))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._remember(asyncio.create_task(self._pump(source, target, line, outward=outward)))
+
+    def _remember(self, task: asyncio.Task[Any] | None) -> None:
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pump(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, line: _Line, *, outward: bool

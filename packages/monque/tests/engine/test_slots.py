@@ -48,7 +48,7 @@ async def test_a_slot_is_refilled_whatever_ended_the_run(
     bench: Bench, end: Callable[[Bench, Monque, Gate, Job[Any]], Any], fails: bool, limits: Concurrency
 ) -> None:
     monque = bench.monque(
-        polling=NO_POLLS, concurrency=limits, lease=Lease(timeout=0.6), retry=Retry(max_retries=1), recover=False
+        polling=NO_POLLS, concurrency=limits, lease=Lease(timeout=3), retry=Retry(max_retries=1), recover=False
     )
     first, order = Gate(), list[Any]()
 
